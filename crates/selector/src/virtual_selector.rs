@@ -1,0 +1,434 @@
+//! A selector with no operating system under it: virtual sources, scripted readiness, and a clock
+//! that moves only when it is told to.
+//!
+//! A wait ends when a source is ready, a notifier was used, or the timeout is over. Here, where
+//! nothing happens by itself, "the timeout is over" is a decision, taken in this order:
+//!
+//! 1. While somebody has a [`Hold`], a wait really blocks, for a notification or for the end of the
+//!    hold: work is going on in another thread, and time must not run away from it.
+//! 2. With [`autojump`](VirtualHandle::set_autojump) the clock jumps to whatever is next, the
+//!    deadline or an entry of the script. If there is neither, nothing can ever happen again, and
+//!    the wait says so with an error rather than block.
+//! 3. Else the wait returns with nothing, and whoever drives the clock
+//!    [`advance`](VirtualHandle::advance)s it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::rc::Rc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{closed, not_registered};
+use crate::notifier::{Doorbell, Notifier, Ring};
+use crate::table::Table;
+use crate::{
+    Events, Interest, Key, Readiness, Registration, Registry, Selector, Source, Timeout, Token,
+    VirtualId,
+};
+
+/// A selector whose sources and whose time are simulated. Give it to a loop and keep a
+/// [`handle`](Self::handle) to play the outside world.
+///
+/// ```
+/// use std::time::Duration;
+/// use tulipa_selector::{Events, Interest, Readiness, Selector, Timeout, VirtualSelector};
+///
+/// let selector = VirtualSelector::new();
+/// let world = selector.handle();
+/// world.set_autojump(true);
+///
+/// let wire = world.new_source();
+/// let registration = selector.register(wire.into(), Interest::READABLE, 7)?;
+/// let start = selector.now();
+/// let in_a_year = start + Duration::from_secs(365 * 24 * 3600);
+/// world.script(in_a_year, wire, Readiness::READABLE);
+///
+/// let mut events = Events::new();
+/// selector.select(&mut events, Timeout::Never)?; // takes microseconds
+/// assert_eq!(events.iter().next().unwrap().data(), 7);
+/// assert_eq!(selector.now(), in_a_year);
+/// # drop(registration);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Order
+/// Sources are reported in the order of their creation, and a wait that has no room for all of
+/// them goes on where the last one stopped. The same calls give the same events, always.
+#[derive(Debug)]
+pub struct VirtualSelector {
+    world: Rc<World>,
+}
+
+/// The other side of a [`VirtualSelector`]: what makes sources ready and moves the clock.
+#[derive(Clone, Debug)]
+pub struct VirtualHandle {
+    world: Rc<World>,
+}
+
+/// While it lives, the clock of a [`VirtualSelector`] does not jump, and waits really block: work
+/// goes on in another thread, which will use the [`Notifier`] when it is done.
+#[derive(Debug)]
+pub struct Hold {
+    bell: Arc<Bell>,
+}
+
+struct World {
+    state: RefCell<State>,
+    door: Doorbell,
+    bell: Arc<Bell>,
+}
+
+struct State {
+    closed: bool,
+    now: Instant,
+    autojump: bool,
+    table: Table<VirtualId>,
+    tokens: BTreeMap<VirtualId, Token>,
+    /// The sources that are ready for anything at all.
+    ready: BTreeMap<VirtualId, Readiness>,
+    /// What becomes ready when, in the order in which it was scripted for equal times.
+    script: BTreeMap<(Instant, u64), (VirtualId, Readiness)>,
+    scripted: u64,
+    created: u64,
+    /// The source that the last batch ended with.
+    last: Option<VirtualId>,
+}
+
+/// What a blocked wait sleeps on.
+#[derive(Debug, Default)]
+struct Bell {
+    state: Mutex<BellState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct BellState {
+    rung: bool,
+    holds: usize,
+}
+
+impl VirtualSelector {
+    /// A selector whose clock stands at the present moment, and stays there.
+    #[expect(clippy::new_without_default, reason = "two calls give clocks with different starts")]
+    pub fn new() -> VirtualSelector {
+        #[expect(clippy::disallowed_methods, reason = "virtual time is a real base plus an offset")]
+        let now = Instant::now();
+        let bell = Arc::new(Bell::default());
+        let state = State {
+            closed: false,
+            now,
+            autojump: false,
+            table: Table::default(),
+            tokens: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            script: BTreeMap::new(),
+            scripted: 0,
+            created: 0,
+            last: None,
+        };
+        let door = Doorbell::new(VirtualRing(bell.clone()));
+        VirtualSelector { world: Rc::new(World { state: RefCell::new(state), door, bell }) }
+    }
+
+    /// A handle that plays the outside world.
+    pub fn handle(&self) -> VirtualHandle {
+        VirtualHandle { world: self.world.clone() }
+    }
+}
+
+impl VirtualHandle {
+    /// A new source, which is ready for nothing.
+    pub fn new_source(&self) -> VirtualId {
+        let mut state = self.world.state.borrow_mut();
+        state.created += 1;
+        VirtualId(state.created)
+    }
+
+    /// Sets what a source is ready for from now on, until it is set again: readiness is level
+    /// triggered here too. It need not be registered yet.
+    pub fn set_ready(&self, source: VirtualId, readiness: Readiness) {
+        self.world.state.borrow_mut().set_ready(source, readiness);
+    }
+
+    /// What a source is ready for now.
+    pub fn readiness(&self, source: VirtualId) -> Readiness {
+        self.world.state.borrow().ready.get(&source).copied().unwrap_or_default()
+    }
+
+    /// Sets what a source is ready for from the instant `at` on. An instant in the past means now.
+    ///
+    /// # Order
+    /// By time, and for equal times in the order of the calls.
+    pub fn script(&self, at: Instant, source: VirtualId, readiness: Readiness) {
+        let mut state = self.world.state.borrow_mut();
+        state.scripted += 1;
+        let entry = (at, state.scripted);
+        state.script.insert(entry, (source, readiness));
+        state.play_script();
+    }
+
+    /// Moves the clock forward and makes ready what the script says, in order.
+    ///
+    /// # Panics
+    /// Where the clock would leave what an `Instant` can express.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.world.state.borrow_mut();
+        let target = state.now.checked_add(by).expect("virtual time stays within an Instant");
+        state.advance_to(target);
+    }
+
+    /// Moves the clock to `target`, or leaves it where it is if that is in the past.
+    pub fn advance_to(&self, target: Instant) {
+        self.world.state.borrow_mut().advance_to(target);
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.world.state.borrow().now
+    }
+
+    /// When the next entry of the script is due.
+    pub fn next_scripted(&self) -> Option<Instant> {
+        self.world.state.borrow().next_scripted()
+    }
+
+    /// Whether a wait that finds nothing jumps to what is next. Off at first.
+    pub fn set_autojump(&self, autojump: bool) {
+        self.world.state.borrow_mut().autojump = autojump;
+    }
+
+    /// Keeps the clock from jumping while work goes on in another thread.
+    pub fn hold(&self) -> Hold {
+        self.world.bell.lock().holds += 1;
+        Hold { bell: self.world.bell.clone() }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.bell.lock().holds -= 1;
+        self.bell.changed.notify_one();
+    }
+}
+
+impl Bell {
+    fn lock(&self) -> MutexGuard<'_, BellState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks while there is a hold and nobody rings. Returns whether somebody rang.
+    fn wait(&self) -> bool {
+        let waiting = |state: &mut BellState| state.holds > 0 && !state.rung;
+        let state = self.changed.wait_while(self.lock(), waiting);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.rung)
+    }
+}
+
+#[derive(Debug)]
+struct VirtualRing(Arc<Bell>);
+
+impl Ring for VirtualRing {
+    fn ring(&self) -> io::Result<()> {
+        self.0.lock().rung = true;
+        self.0.changed.notify_one();
+        Ok(())
+    }
+}
+
+impl State {
+    fn set_ready(&mut self, source: VirtualId, readiness: Readiness) {
+        if readiness.is_none() {
+            self.ready.remove(&source);
+        } else {
+            self.ready.insert(source, readiness);
+        }
+    }
+
+    fn next_scripted(&self) -> Option<Instant> {
+        self.script.keys().next().map(|(at, _)| *at)
+    }
+
+    fn play_script(&mut self) {
+        while let Some(entry) = self.script.first_entry().filter(|entry| entry.key().0 <= self.now)
+        {
+            let (source, readiness) = entry.remove();
+            self.set_ready(source, readiness);
+        }
+    }
+
+    fn advance_to(&mut self, target: Instant) {
+        self.now = self.now.max(target);
+        self.play_script();
+    }
+
+    /// Reports what is ready, starting behind the source that the last batch ended with.
+    fn report(&mut self, events: &mut Events) {
+        let from = self.last.map_or(Unbounded, Excluded);
+        let behind = self.ready.range((from, Unbounded));
+        let upto =
+            self.ready.iter().take_while(|(id, _)| self.last.is_some_and(|last| **id <= last));
+        let wanted = behind.chain(upto).filter_map(|(id, readiness)| {
+            let token = *self.tokens.get(id)?;
+            let interest = self.table.get(token)?.interest;
+            (!readiness.wakes(interest).is_none()).then_some((*id, token, *readiness))
+        });
+        let mut last = None;
+        for (id, token, readiness) in wanted.take(events.capacity()) {
+            events.push(token, readiness);
+            last = Some(id);
+        }
+        // Only a full batch leaves somebody out.
+        self.last = last.filter(|_| events.len() == events.capacity());
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        if self.closed { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Where a wait that finds nothing goes next; `None` if it is over.
+    fn jump(&self, deadline: Option<Instant>) -> io::Result<Option<Instant>> {
+        let over = deadline.is_some_and(|deadline| deadline <= self.now);
+        if over || !self.autojump {
+            return Ok(None);
+        }
+        let next = [deadline, self.next_scripted()].into_iter().flatten().min();
+        next.map(Some).ok_or_else(|| {
+            let message = "nothing can make progress: no source is ready, no timeout is set, \
+                           nothing is scripted and nobody else is at work";
+            io::Error::new(io::ErrorKind::Deadlock, message)
+        })
+    }
+}
+
+impl World {
+    fn wait(&self, events: &mut Events, deadline: Option<Instant>) -> io::Result<()> {
+        let mut awake = !self.door.lie_down();
+        loop {
+            self.state.borrow_mut().report(events);
+            if awake || !events.is_empty() {
+                return Ok(());
+            }
+            let held = self.bell.lock().holds > 0;
+            let over = deadline.is_some_and(|deadline| deadline <= self.state.borrow().now);
+            if held && !over {
+                awake = self.bell.wait();
+                continue;
+            }
+            let mut state = self.state.borrow_mut();
+            match state.jump(deadline)? {
+                Some(next) => state.advance_to(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Selector for VirtualSelector {
+    fn register(&self, source: Source, interest: Interest, data: u64) -> io::Result<Registration> {
+        let id = source.virtual_id().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "a descriptor needs a real selector")
+        })?;
+        let mut state = self.world.state.borrow_mut();
+        state.check_open()?;
+        if state.tokens.contains_key(&id) {
+            let message = format!("cannot register virtual source {}: it is registered", id.0);
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        let token = state.table.insert(source, id, data)?;
+        state.table.get_mut(token)?.interest = interest;
+        state.tokens.insert(id, token);
+        Ok(Registration::new(self.world.clone(), token))
+    }
+
+    fn select(&self, events: &mut Events, timeout: Timeout) -> io::Result<()> {
+        events.begin(&self.world);
+        self.world.state.borrow().check_open()?;
+        let deadline = timeout.deadline(|| self.now());
+        let result = self.world.wait(events, deadline);
+        if self.world.door.get_up() {
+            events.set_notified();
+        }
+        result
+    }
+
+    fn now(&self) -> Instant {
+        self.world.state.borrow().now
+    }
+
+    fn notifier(&self) -> Notifier {
+        self.world.door.notifier()
+    }
+
+    fn get_key(&self, token: Token) -> Option<Key> {
+        self.world.key(token)
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.world.state.borrow().table.keys()
+    }
+
+    fn close(&self) {
+        self.world.door.close();
+        let mut state = self.world.state.borrow_mut();
+        state.closed = true;
+        state.table = Table::default();
+        state.tokens.clear();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.world.state.borrow().closed
+    }
+
+    fn name(&self) -> &'static str {
+        "virtual"
+    }
+}
+
+impl Drop for VirtualSelector {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sources = self.state.borrow().table.len();
+        f.debug_struct("virtual").field("sources", &sources).finish_non_exhaustive()
+    }
+}
+
+impl Registry for World {
+    fn lookup(&self, token: Token) -> Option<(Interest, u64)> {
+        self.state.borrow().table.get(token).map(|entry| (entry.interest, entry.data))
+    }
+
+    fn key(&self, token: Token) -> Option<Key> {
+        self.state.borrow().table.key(token)
+    }
+
+    fn set_interest(&self, token: Token, interest: Interest) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.check_open()?;
+        state.table.get_mut(token)?.interest = interest;
+        Ok(())
+    }
+
+    fn set_data(&self, token: Token, data: u64) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.check_open()?;
+        state.table.get_mut(token)?.data = data;
+        Ok(())
+    }
+
+    fn deregister(&self, token: Token) -> io::Result<Source> {
+        let mut state = self.state.borrow_mut();
+        state.check_open()?;
+        let entry = state.table.remove(token).map_err(|_| not_registered())?;
+        state.tokens.remove(&entry.raw);
+        Ok(entry.source)
+    }
+}
