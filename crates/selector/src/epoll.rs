@@ -225,7 +225,7 @@ mod tests {
         ];
         for (timeout, (seconds, nanoseconds)) in cases {
             let rounded = whole_milliseconds(timeout);
-            assert_eq!((rounded.tv_sec, i64::from(rounded.tv_nsec)), (seconds, nanoseconds));
+            assert_eq!((rounded.tv_sec, rounded.tv_nsec), (seconds, nanoseconds));
         }
     }
 
