@@ -262,7 +262,7 @@ impl<B: Backend> State<B> {
         let backend = self.backend.as_mut().ok_or_else(closed)?;
         match backend.add(raw, token, interest) {
             Ok(()) => self.table.get_mut(token)?.watch = Watch::Watched,
-            Err(error) if B::is_always_ready(&error) => self.table.set_always_ready(token, true),
+            Err(error) if B::is_always_ready(&error) => self.table.set_always_ready(token)?,
             Err(cause) => {
                 self.table.get_mut(token)?.interest = Interest::NONE;
                 return Err(cannot_with("watch", raw, cause));

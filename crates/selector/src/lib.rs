@@ -51,6 +51,7 @@
 //! | `event` | [`Token`], [`Event`], the reusable batch [`Events`] |
 //! | `interest`, `source`, `timeout` | the arguments: [`Interest`], [`Source`], [`Timeout`] |
 //! | `notifier` | [`Notifier`], how threads wake a wait, and why no wake-up is lost |
+//! | `slots` | [`Slots`], a table whose keys are never used twice |
 //! | `engine`, `table` | what the real selectors share: who is registered, orphans, always-ready files |
 //! | `epoll`, `portable`, `default` | [`EpollSelector`], [`PollingSelector`], [`DefaultSelector`] |
 //! | `virtual_selector` | [`VirtualSelector`] and the handle that plays the outside world |
@@ -71,6 +72,7 @@ mod interest;
 mod notifier;
 mod portable;
 mod selector;
+mod slots;
 mod source;
 mod sys;
 mod table;
@@ -86,6 +88,7 @@ pub use interest::Interest;
 pub use notifier::{Doorbell, Notifier, Ring};
 pub use portable::PollingSelector;
 pub use selector::{Key, Registration, Registry, Selector};
+pub use slots::Slots;
 pub use source::{AsSource, RawSource, Source, VirtualId};
 pub use timeout::Timeout;
 pub use virtual_selector::{Hold, VirtualHandle, VirtualSelector};

@@ -246,7 +246,8 @@ fn key(token: Token) -> usize {
 
 #[cfg(not(target_pointer_width = "64"))]
 fn token(key: usize, table: &Table<RawSource>) -> Token {
-    table.token_at(key)
+    // A vacant index is nobody's: a token that no entry can have.
+    table.token_at(key).unwrap_or(Token::from_bits(u64::MAX))
 }
 
 fn readiness(event: &Event, raw: Option<RawSource>) -> Readiness {

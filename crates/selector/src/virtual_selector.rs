@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{closed, not_registered};
+use crate::error::closed;
 use crate::notifier::{Doorbell, Notifier, Ring};
 use crate::table::Table;
 use crate::{
@@ -427,7 +427,7 @@ impl Registry for World {
     fn deregister(&self, token: Token) -> io::Result<Source> {
         let mut state = self.state.borrow_mut();
         state.check_open()?;
-        let entry = state.table.remove(token).map_err(|_| not_registered())?;
+        let entry = state.table.remove(token)?;
         state.tokens.remove(&entry.raw);
         Ok(entry.source)
     }
