@@ -1,0 +1,253 @@
+//! Waiting for a descriptor of one's own in a future.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::mem;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use tulipa_selector::{AsSource, Event, Interest, Registration, Source as Watched, Token};
+
+use crate::LoopHandle;
+use crate::readers::closed;
+use crate::source::Source;
+
+/// Something with a descriptor, and futures for its readiness. It should be non-blocking.
+///
+/// It brings a foreign library's descriptor into the loop; it dereferences to what it holds. While
+/// nobody waits the descriptor is not in the operating system's set.
+///
+/// Any number of futures may wait for either side; one event completes all of that side.
+#[derive(Debug)]
+pub struct AsyncFd<T> {
+    io: Rc<T>,
+    handle: LoopHandle,
+    key: Token,
+    waiters: Rc<Waiters>,
+}
+
+struct Waiters {
+    registration: RefCell<Option<Registration>>,
+    sides: [RefCell<BTreeMap<u64, Waker>>; 2],
+    next: Cell<u64>,
+    closed: Cell<bool>,
+}
+
+/// Which of the two sides somebody waits for, also the index into [`Waiters::sides`].
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Read = 0,
+    Write = 1,
+}
+
+impl<T: AsSource + 'static> AsyncFd<T> {
+    /// Gives something with a descriptor to a loop.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the descriptor is in use by this loop; what
+    /// the selector says; [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed.
+    pub fn new(handle: &LoopHandle, io: T) -> io::Result<AsyncFd<T>> {
+        let io = Rc::new(io);
+        let waiters = Rc::new(Waiters {
+            registration: RefCell::new(None),
+            sides: Default::default(),
+            next: Cell::new(0),
+            closed: Cell::new(false),
+        });
+        let source = Box::new(AsyncFdSource(waiters.clone()));
+        let key = handle.insert_source(source).map_err(|_| closed())?;
+        let fd = AsyncFd { io: io.clone(), handle: handle.clone(), key, waiters };
+        // On an error the drop of `fd` takes the source away.
+        let watched = Watched::shared(io);
+        let registration = handle.selector().register(watched, Interest::NONE, key.to_bits())?;
+        *fd.waiters.registration.borrow_mut() = Some(registration);
+        Ok(fd)
+    }
+
+    /// Waits until it is readable. It may then still be empty, if somebody else read first.
+    ///
+    /// # Errors
+    /// What the selector says; [`NotConnected`](io::ErrorKind::NotConnected) when the loop closes.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait; nothing is lost, because readiness is not consumed.
+    pub fn readable(&self) -> Ready<'_> {
+        Ready { waiters: &self.waiters, side: Side::Read, id: None }
+    }
+
+    /// Waits until it is writable; all else is as with [`readable`](Self::readable).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn writable(&self) -> Ready<'_> {
+        Ready { waiters: &self.waiters, side: Side::Write, id: None }
+    }
+
+    /// Tries `operation`, and waits for readability and tries again for as long as it would block.
+    ///
+    /// # Errors
+    /// As [`readable`](Self::readable), and what `operation` returns.
+    ///
+    /// # Cancel safety
+    /// Safe if `operation` is: it is never given up halfway.
+    pub async fn read_with<R>(
+        &self,
+        mut operation: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        loop {
+            match operation(&self.io) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Tries `operation`, and waits for writability and tries again for as long as it would block.
+    ///
+    /// # Errors
+    /// As [`writable`](Self::writable), and what `operation` returns.
+    ///
+    /// # Cancel safety
+    /// Safe if `operation` is: it is never given up halfway.
+    pub async fn write_with<R>(
+        &self,
+        mut operation: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        loop {
+            match operation(&self.io) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                result => return result,
+            }
+        }
+    }
+}
+
+impl<T> Deref for AsyncFd<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.io
+    }
+}
+
+impl<T> Drop for AsyncFd<T> {
+    fn drop(&mut self) {
+        let registration = self.waiters.registration.borrow_mut().take();
+        drop(registration);
+        self.handle.remove_source(self.key);
+    }
+}
+
+/// The future of [`AsyncFd::readable`] and [`AsyncFd::writable`].
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Ready<'a> {
+    waiters: &'a Rc<Waiters>,
+    side: Side,
+    /// Its key among the waiters, from the first poll on. Once the key is gone it is ready.
+    id: Option<u64>,
+}
+
+impl Future for Ready<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let waiters = self.waiters;
+        if waiters.closed.get() {
+            return Poll::Ready(Err(closed()));
+        }
+        let side = &waiters.sides[self.side as usize];
+        let waiting = self.id.map(|id| (id, side.borrow().contains_key(&id)));
+        if let Some((_, false)) = waiting {
+            self.id = None;
+            return Poll::Ready(Ok(()));
+        }
+        let id = waiting.map_or_else(|| waiters.next_id(), |(id, _)| id);
+        self.id = Some(id);
+        let waker = context.waker().clone();
+        let old = side.borrow_mut().insert(id, waker);
+        drop(old);
+        match waiters.update() {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let waker = self.waiters.sides[self.side as usize].borrow_mut().remove(&id);
+        // Without a loop there is nothing left to take back.
+        let _ = self.waiters.update();
+        drop(waker);
+    }
+}
+
+impl Waiters {
+    fn next_id(&self) -> u64 {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        id
+    }
+
+    /// Makes the registration fit those who wait.
+    fn update(&self) -> io::Result<()> {
+        let wanted = |side: Side, interest| {
+            let nobody = self.sides[side as usize].borrow().is_empty();
+            if nobody { Interest::NONE } else { interest }
+        };
+        let interest =
+            wanted(Side::Read, Interest::READABLE) | wanted(Side::Write, Interest::WRITABLE);
+        let registration = self.registration.borrow();
+        registration.as_ref().map_or(Ok(()), |registration| registration.set_interest(interest))
+    }
+
+    fn take(&self, side: Side) -> BTreeMap<u64, Waker> {
+        mem::take(&mut *self.sides[side as usize].borrow_mut())
+    }
+}
+
+impl fmt::Debug for Waiters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [readers, writers] = &self.sides;
+        f.debug_struct("Waiters")
+            .field("readers", &readers.borrow().len())
+            .field("writers", &writers.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The loop's end of an [`AsyncFd`].
+struct AsyncFdSource(Rc<Waiters>);
+
+impl Source for AsyncFdSource {
+    fn ready(&mut self, handle: &LoopHandle, event: &Event) {
+        let sides = [(Side::Read, event.is_readable()), (Side::Write, event.is_writable())];
+        let woken: Vec<_> = sides
+            .into_iter()
+            .filter(|(_, ready)| *ready)
+            .flat_map(|(side, _)| self.0.take(side).into_values())
+            .collect();
+        // Taking an interest back fails only where the descriptor is gone, and who was woken finds out.
+        let _ = self.0.update();
+        for waker in woken {
+            handle.core.release(handle, || waker.wake());
+        }
+    }
+
+    fn closing(&mut self, handle: &LoopHandle) {
+        self.0.closed.set(true);
+        for side in [Side::Read, Side::Write] {
+            for waker in self.0.take(side).into_values() {
+                handle.core.release(handle, || waker.wake());
+            }
+        }
+        let registration = self.0.registration.borrow_mut().take();
+        handle.core.release(handle, || drop(registration));
+    }
+}

@@ -1,0 +1,101 @@
+//! asyncio's event loop for Rust: callbacks, timers, futures, readers, signals and threads.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tulipa_loop::EventLoop;
+//!
+//! let event_loop = EventLoop::new()?;
+//! event_loop.call_later(Duration::from_millis(2), |handle| {
+//!     println!("later");
+//!     handle.stop();
+//! });
+//! event_loop.call_soon(|handle| {
+//!     println!("soon");
+//!     handle.call_soon(|_| println!("at the next turn"));
+//! });
+//! event_loop.run_forever()?;
+//!
+//! let answer = event_loop.run_until_complete(async { 6 * 7 })?;
+//! assert_eq!(answer, 42);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it promises
+//! - **Order.** Callbacks run first in, first out, each once. Timers are never early, run by deadline,
+//!   and in the order in which they were set for equal deadlines. What is scheduled during a turn waits
+//!   for the next one, so nothing starves: events are looked at between any two generations.
+//! - **Anything from anywhere.** Inside a callback every method may be called. User code never runs
+//!   while anything of the loop is borrowed, destructors and wakers included.
+//! - **Nothing ends the loop by accident.** A panic in a callback is caught, reported once to the
+//!   exception handler with the place that scheduled it, and the loop goes on.
+//! - **Nothing is left behind.** Cancelling frees a closure at once. Dropping the loop drops all that was
+//!   scheduled, on its own thread, and handles that live on do nothing.
+//! - **The clock is the selector's.** With a `VirtualSelector` everything here runs in virtual time.
+//!
+//! # Limits
+//! A loop lives on one thread and everything it gives out is `!Send`, except [`Remote`]. One loop runs
+//! on a thread at a time. At most 2³² − 1 timers and 64 loops with signal handlers. After `fork` a loop
+//! refuses to run in the child.
+//!
+//! # Features
+//! | feature | adds |
+//! |---|---|
+//! | `signal` | `add_signal_handler`, `ctrl_c` and signals as a stream, on unix |
+//!
+//! # Map
+//! | module | what is in it |
+//! |---|---|
+//! | `event_loop` | [`EventLoop`], the owner: making, running, closing; [`Builder`], [`RunError`] |
+//! | `handle` | [`LoopHandle`], what callbacks use; [`Handle`], [`TimerHandle`] |
+//! | `turn` | one turn of the loop, step by step |
+//! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
+//! | `remote` | [`Remote`], the part that other threads may hold |
+//! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
+//! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
+//! | `executor`, `thread_pool`, `job` | [`ThreadPool`] and `run_in_executor` |
+//! | `report`, `instrument` | failures that have no caller; looking at a loop while it runs |
+//! | `sys` | the only `unsafe` code: signal dispositions |
+//!
+//! It knows nothing of sockets, buffers or protocols.
+
+#![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod async_fd;
+mod core;
+mod event_loop;
+mod executor;
+mod future;
+mod handle;
+mod instrument;
+mod job;
+mod main_future;
+mod readers;
+mod remote;
+mod report;
+#[cfg(all(unix, feature = "signal"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
+pub mod signal;
+mod source;
+#[cfg(unix)]
+mod stdin;
+#[cfg(all(unix, feature = "signal"))]
+mod sys;
+mod thread_pool;
+mod timers;
+mod turn;
+
+pub use async_fd::{AsyncFd, Ready};
+pub use event_loop::{Builder, EventLoop, RunError};
+pub use executor::{
+    DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
+    ThreadPool, ThreadPoolBuilder,
+};
+pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
+pub use handle::{Handle, LoopHandle, TimerHandle};
+pub use instrument::{Instrument, Statistics};
+pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
+pub use report::{ErrorContext, Failure, Origin};
+pub use source::{Source, Wires};
+#[cfg(unix)]
+pub use stdin::Stdin;
