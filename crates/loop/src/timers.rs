@@ -113,7 +113,8 @@ impl Timers {
 
     fn since_start(&self, when: Instant) -> u64 {
         let since = when.saturating_duration_since(self.start);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        let seconds = since.as_secs().saturating_mul(1_000_000_000);
+        seconds.saturating_add(u64::from(since.subsec_nanos()))
     }
 
     fn remove_item(&mut self, place: usize) {

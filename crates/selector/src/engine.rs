@@ -93,7 +93,8 @@ impl<B: Backend> Engine<B> {
         let raw = source.raw().ok_or_else(|| {
             io::Error::new(io::ErrorKind::Unsupported, "a virtual source needs a virtual selector")
         })?;
-        let token = self.state.borrow_mut().insert(source, raw, data)?;
+        // By reference: a source that is refused is dropped, which is user code, after the borrow.
+        let token = self.state.borrow_mut().insert(&source, raw, data)?;
         // From here on dropping the registration undoes it all.
         let registration = Registration::new(self.clone(), token);
         registration.set_interest(interest)?;
@@ -167,10 +168,10 @@ impl<B: Backend> Engine<B> {
 
     #[cfg(unix)]
     pub(crate) fn descriptor(&self) -> Option<std::os::fd::RawFd> {
-        let descriptor = self.state.borrow().backend.as_ref()?.descriptor();
+        let descriptor = self.state.borrow().backend.as_ref()?.descriptor()?;
         // A bell that cannot ring is reported by the notifier to whoever uses it next.
         let _ = self.door.expose();
-        descriptor
+        Some(descriptor)
     }
 }
 
@@ -213,12 +214,12 @@ impl<B: Backend> State<B> {
         if self.backend.is_none() { Err(closed()) } else { Ok(()) }
     }
 
-    fn insert(&mut self, source: Source, raw: RawSource, data: u64) -> io::Result<Token> {
+    fn insert(&mut self, source: &Source, raw: RawSource, data: u64) -> io::Result<Token> {
         self.check_open()?;
         if self.registered.contains(raw) {
             return Err(cannot_with("register", raw, io::ErrorKind::AlreadyExists.into()));
         }
-        let token = self.table.insert(source, raw, data)?;
+        let token = self.table.insert(source.clone(), raw, data)?;
         self.registered.insert(raw);
         Ok(token)
     }
@@ -260,7 +261,14 @@ impl<B: Backend> State<B> {
 
     fn watch(&mut self, token: Token, raw: RawSource, interest: Interest) -> io::Result<()> {
         let backend = self.backend.as_mut().ok_or_else(closed)?;
-        match backend.add(raw, token, interest) {
+        let added = match backend.add(raw, token, interest) {
+            // An orphan that has got its number back: nobody else of ours can have this one.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                backend.modify(raw, token, interest)
+            }
+            added => added,
+        };
+        match added {
             Ok(()) => self.table.get_mut(token)?.watch = Watch::Watched,
             Err(error) if B::is_always_ready(&error) => self.table.set_always_ready(token)?,
             Err(cause) => {

@@ -64,6 +64,9 @@ enum Clock {
     Milliseconds,
 }
 
+/// How many events one wait can bring: the kernel refuses to be given more room (`EP_MAX_EVENTS`).
+const MAX_BATCH: usize = i32::MAX as usize / size_of::<epoll::Event>();
+
 /// The data of the doorbell's events; no token has this value.
 const BELL: u64 = u64::MAX;
 
@@ -144,9 +147,13 @@ impl Backend for Epoll {
         capacity: usize,
         batch: &mut Vec<(Token, Readiness)>,
     ) -> io::Result<()> {
+        // The kernel fills all the room it is given, so it gets what the caller has. The doorbell
+        // takes a place of it, but nobody's turn: what was reported goes to the end of the queue.
+        let capacity = capacity.min(MAX_BATCH);
+        if self.buffer.capacity() != capacity {
+            self.buffer = Vec::with_capacity(capacity);
+        }
         self.buffer.clear();
-        // One more, so that the doorbell takes nobody's place.
-        self.buffer.reserve(capacity.saturating_add(1).min(i32::MAX as usize));
         self.wait_once(timeout)?;
         let mut rung = false;
         for event in &self.buffer {
@@ -230,6 +237,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no level-triggered epoll")]
     fn timeouts_work_where_epoll_pwait2_is_missing() {
         use crate::{Events, Selector, Timeout};
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());

@@ -251,7 +251,8 @@ impl Events {
         self.notified
     }
 
-    /// How many events the last wait brought, those that have become stale included.
+    /// How many events the last wait brought, those that have become stale included: to know whether
+    /// any is left to serve, ask the iterator.
     pub fn len(&self) -> usize {
         self.batch.len()
     }

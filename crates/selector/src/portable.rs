@@ -13,7 +13,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use polling::{Event, PollMode, Poller};
@@ -59,7 +59,7 @@ impl PollingSelector {
     fn with_mode(mode: Option<PollMode>) -> io::Result<PollingSelector> {
         let poller = Arc::new(Poller::new().map_err(|cause| cannot("create a poller", cause))?);
         let native = if poller.supports_level() { PollMode::Level } else { PollMode::Oneshot };
-        let bell = Arc::new(Mutex::new(poller.clone()));
+        let bell = Arc::new(Mutex::new(Arc::downgrade(&poller)));
         let door = Doorbell::new(PollerBell(bell.clone()));
         let mode = mode.unwrap_or(native);
         let backend = Polling { poller, bell, mode, fired: Vec::new(), events: None };
@@ -72,7 +72,7 @@ crate::engine::delegate_selector!(PollingSelector);
 pub(crate) struct Polling {
     poller: Arc<Poller>,
     /// Where callers find the poller, which changes when it is made anew.
-    bell: Arc<Mutex<Arc<Poller>>>,
+    bell: Arc<Mutex<Weak<Poller>>>,
     mode: PollMode,
     /// What a mode that is not level has reported and forgotten since.
     fired: Vec<Token>,
@@ -80,13 +80,15 @@ pub(crate) struct Polling {
     events: Option<(usize, polling::Events)>,
 }
 
+/// Keeps no poller alive: its descriptors and what it watches go when the selector closes.
 #[derive(Debug)]
-struct PollerBell(Arc<Mutex<Arc<Poller>>>);
+struct PollerBell(Arc<Mutex<Weak<Poller>>>);
 
 impl Ring for PollerBell {
     fn ring(&self) -> io::Result<()> {
-        let poller = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        poller.notify()
+        let poller = self.0.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        // Without a poller nobody waits.
+        poller.map_or(Ok(()), |poller| poller.notify())
     }
 }
 
@@ -106,15 +108,15 @@ impl Polling {
         events
     }
 
-    /// Watches again what a mode that is not level has forgotten.
-    fn rearm(&mut self, table: &Table<RawSource>) -> io::Result<()> {
-        while let Some(token) = self.fired.last().copied() {
-            if let Some(entry) = table.get(token).filter(|entry| entry.watch == Watch::Watched) {
-                self.modify(entry.raw, token, entry.interest)?;
+    /// Watches again what a mode that is not level has forgotten. What cannot be watched any more is
+    /// reported with an error, as `poll(2)` would, and keeps nobody else from being watched.
+    fn rearm(&mut self, table: &Table<RawSource>, batch: &mut Vec<(Token, Readiness)>) {
+        while let Some(token) = self.fired.pop() {
+            let entry = table.get(token).filter(|entry| entry.watch == Watch::Watched);
+            if entry.is_some_and(|entry| self.modify(entry.raw, token, entry.interest).is_err()) {
+                batch.push((token, Readiness::ERROR));
             }
-            self.fired.pop();
         }
-        Ok(())
     }
 
     fn request(&self, token: Token, interest: Interest) -> io::Result<Event> {
@@ -152,7 +154,8 @@ impl Backend for Polling {
         capacity: usize,
         batch: &mut Vec<(Token, Readiness)>,
     ) -> io::Result<()> {
-        self.rearm(table)?;
+        self.rearm(table, batch);
+        let timeout = if batch.is_empty() { timeout } else { Some(Duration::ZERO) };
         let poller = self.poller.clone();
         let events = self.events(capacity);
         let waited = poller.wait(events, timeout);
@@ -163,14 +166,18 @@ impl Backend for Polling {
         if self.mode != PollMode::Level {
             self.fired.extend(batch.iter().map(|(token, _)| *token));
         }
-        waited.map(drop)
+        match waited {
+            // With `poll(2)`, a ring whose byte is not in the pipe yet.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            waited => waited.map(drop),
+        }
     }
 
     fn renew(&mut self) -> io::Result<()> {
         self.poller = Arc::new(Poller::new()?);
         let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
         // A call that rang the old poller has been seen: this comes after its wait.
-        *bell = self.poller.clone();
+        *bell = Arc::downgrade(&self.poller);
         self.fired.clear();
         Ok(())
     }

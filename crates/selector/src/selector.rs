@@ -166,7 +166,8 @@ impl Registration {
     ///
     /// # Errors
     /// As [`Selector::register`]. After an error the source is out of the operating system's set
-    /// and its interest is [`NONE`](Interest::NONE); a later call may try again.
+    /// and its interest is [`NONE`](Interest::NONE); a later call may try again. Taking an interest
+    /// back fails only after the selector was closed.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         self.registry.set_interest(self.token, interest)
     }
@@ -177,6 +178,15 @@ impl Registration {
     /// [`NotConnected`](io::ErrorKind::NotConnected) after the selector was closed.
     pub fn set_data(&self, data: u64) -> io::Result<()> {
         self.registry.set_data(self.token, data)
+    }
+
+    /// Changes both at once. Stands for `modify(fileobj, events, data)`.
+    ///
+    /// # Errors
+    /// As [`set_interest`](Self::set_interest); the data is then as before.
+    pub fn modify(&self, interest: Interest, data: u64) -> io::Result<()> {
+        self.set_interest(interest)?;
+        self.set_data(data)
     }
 
     /// What is known of it; `None` once the selector is closed.

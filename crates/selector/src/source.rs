@@ -22,9 +22,11 @@ pub type RawSource = std::os::windows::io::RawSocket;
 ///
 /// A registration keeps its share of the source until it is deregistered, so a descriptor cannot
 /// be closed, and its number not be given to another file, while it is watched. Keep a share of
-/// your own to read and write:
+/// your own to read and write, through `&*share`, since `std` implements `Read` and `Write` for
+/// references to sockets:
 ///
 /// ```
+/// use std::io::Write;
 /// use std::os::unix::net::UnixStream;
 /// use std::rc::Rc;
 /// use tulipa_selector::Source;
@@ -32,6 +34,7 @@ pub type RawSource = std::os::windows::io::RawSocket;
 /// let (ours, _theirs) = UnixStream::pair()?;
 /// let ours = Rc::new(ours);
 /// let source = Source::shared(ours.clone());
+/// (&*ours).write_all(b"hello")?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///

@@ -1,4 +1,5 @@
-//! Every interleaving of callers and one sleeper: no lost wake-up, no storm of rings.
+//! Interleavings of callers and one sleeper: no lost wake-up, no storm of rings.
+#![expect(unsafe_code, reason = "loom watches accesses through raw pointers")]
 
 use std::io;
 
@@ -54,8 +55,16 @@ fn run_until(door: &Doorbell, fd: &EventFd, mail: &AtomicUsize, messages: usize)
     sleeps
 }
 
+/// Checks every interleaving with at most three preemptions, which is more than it takes to lose a
+/// wake-up; all of them take minutes. `LOOM_MAX_PREEMPTIONS` is another bound.
+fn model(f: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(3);
+    builder.check(f);
+}
+
 fn callers_and_a_sleeper(threads: usize, calls: usize) {
-    loom::model(move || {
+    model(move || {
         let fd = EventFd::new();
         let door = Doorbell::new(fd.clone());
         let mail = Arc::new(AtomicUsize::new(0));

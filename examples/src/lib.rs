@@ -1,0 +1,12 @@
+//! What the example programs have in common, so that each of them shows one thing only.
+//!
+//! The programs are the files next to this package's `Cargo.toml`; each says at its top what it
+//! shows and how to run it. They are for Unix.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`serve`] | the command line of every server, its listening socket, the signals that end it |
+
+#![forbid(unsafe_code)]
+
+pub mod serve;
