@@ -191,6 +191,7 @@ impl Core {
     }
 
     pub(crate) fn set_instrument(&self, instrument: Option<Rc<dyn Instrument>>) {
+        let instrument = instrument.filter(|_| !self.is_closed());
         self.watched.set(self.debug() || instrument.is_some());
         let old = self.instrument.replace(instrument);
         drop(old);
@@ -205,6 +206,7 @@ impl Core {
     }
 
     pub(crate) fn set_exception_handler(&self, handler: Option<Rc<ExceptionHandler>>) {
+        let handler = handler.filter(|_| !self.is_closed());
         let old = self.exception_handler.replace(handler);
         drop(old);
     }
@@ -216,7 +218,8 @@ impl Core {
     /// Tells the instrument, if there is one.
     pub(crate) fn instrument(&self, handle: &LoopHandle, tell: impl FnOnce(&dyn Instrument)) {
         let Some(instrument) = self.instrument.borrow().clone() else { return };
-        let told = catch_unwind(AssertUnwindSafe(|| tell(&*instrument)));
+        // Moved in: it may be the last owner of an instrument that was just replaced.
+        let told = catch_unwind(AssertUnwindSafe(move || tell(&*instrument)));
         if let Err(payload) = told {
             self.report(handle, ErrorContext::panic(Origin::Instrument, None, payload));
         }
@@ -231,18 +234,29 @@ impl Core {
         location: Option<&'static Location<'static>>,
         code: impl FnOnce() -> T,
     ) -> Option<T> {
-        let started = self.is_watched().then(|| self.before(handle, origin, location));
-        let result = catch_unwind(AssertUnwindSafe(code));
-        if let Some(started) = started {
-            self.after(handle, origin, location, started);
-        }
-        match result {
+        match self.watch(handle, origin, location, code) {
             Ok(value) => Some(value),
             Err(payload) => {
                 self.report(handle, ErrorContext::panic(origin, location, payload));
                 None
             }
         }
+    }
+
+    /// Runs user code whose panic somebody else takes.
+    pub(crate) fn watch<T>(
+        &self,
+        handle: &LoopHandle,
+        origin: Origin,
+        location: Option<&'static Location<'static>>,
+        code: impl FnOnce() -> T,
+    ) -> std::thread::Result<T> {
+        let started = self.is_watched().then(|| self.before(handle, origin, location));
+        let result = catch_unwind(AssertUnwindSafe(code));
+        if let Some(started) = started {
+            self.after(handle, origin, location, started);
+        }
+        result
     }
 
     #[cold]
@@ -283,7 +297,11 @@ impl Core {
     /// Gives a failure to the exception handler. If that panics, both go to the default one.
     pub(crate) fn report(&self, handle: &LoopHandle, context: ErrorContext) {
         let handled = match self.exception_handler() {
-            Some(handler) => catch_unwind(AssertUnwindSafe(|| handler(handle, &context))),
+            // Moved in: it may be the last owner of a handler that has just replaced itself.
+            Some(handler) => {
+                let context = &context;
+                catch_unwind(AssertUnwindSafe(move || handler(handle, context)))
+            }
             None => {
                 log(&context);
                 Ok(())

@@ -130,6 +130,7 @@ impl EventLoop {
     ///
     /// # Panics
     /// With the future's panic, after the turn in which it happened. The loop can be run again.
+    #[track_caller]
     pub fn run_until_complete<F: Future>(&self, future: F) -> Result<F::Output, RunError> {
         let running = self.enter()?;
         let mut future = pin!(future);
@@ -245,7 +246,10 @@ impl LoopHandle {
         core.release(self, || drop(readers));
         let start = self.time();
         let timers = core.timers.replace(crate::timers::Timers::new(start));
-        core.release(self, || drop(timers));
+        // One at a time: two destructors that panic in one go would abort the process.
+        for timer in timers.into_callbacks() {
+            core.release(self, || drop(timer));
+        }
         let ready = core.ready.borrow_mut().take();
         for entry in ready {
             core.release(self, || drop(entry));

@@ -90,8 +90,10 @@ enum Value<T> {
     Cancelled,
 }
 
+type DoneCallback = Box<dyn FnOnce(&LoopHandle, Outcome)>;
+
 struct Done {
-    call: Box<dyn FnOnce(&LoopHandle, Outcome)>,
+    call: DoneCallback,
     location: &'static Location<'static>,
 }
 
@@ -129,10 +131,6 @@ impl LoopHandle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    #[expect(
-        clippy::wrong_self_convention,
-        reason = "a future from a callback, not a handle from one"
-    )]
     pub fn from_callback<T>(&self, start: impl FnOnce(Promise<T>)) -> LoopFuture<T> {
         let (promise, future) = self.create_future();
         start(promise);
@@ -239,6 +237,9 @@ impl<T: Clone> SharedFuture<T> {
     future_methods!();
 
     /// A clone of the value without waiting; `None` while there is none. Stands for `result`.
+    ///
+    /// # Panics
+    /// If the value was taken before the future was shared.
     pub fn try_result(&self) -> Option<Result<T, Cancelled>> {
         let value = self.inner.share()?;
         // User code, so after the borrow.
@@ -314,7 +315,9 @@ impl<T> Inner<T> {
         for done in callbacks.into_values() {
             self.schedule(done, outcome);
         }
-        wakers.into_values().for_each(Waker::wake);
+        for waker in wakers.into_values() {
+            self.handle.core.release(&self.handle, || waker.wake());
+        }
         Ok(())
     }
 
@@ -326,7 +329,7 @@ impl<T> Inner<T> {
 
     fn add_done_callback(
         &self,
-        call: Box<dyn FnOnce(&LoopHandle, Outcome)>,
+        call: DoneCallback,
         location: &'static Location<'static>,
     ) -> CallbackId {
         let done = Done { call, location };
@@ -375,6 +378,7 @@ impl<T> Inner<T> {
         let value = match mem::replace(&mut state.value, Value::Taken) {
             Value::Here(value) => Rc::new(value),
             Value::Shared(value) => value,
+            Value::Taken => panic!("a future was asked for its value a second time"),
             other => {
                 let cancelled = matches!(other, Value::Cancelled);
                 state.value = other;

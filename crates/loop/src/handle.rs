@@ -11,7 +11,7 @@ use tulipa_selector::{Selector, Token};
 use crate::core::{Callback, Core, Ready, log};
 use crate::instrument::{Instrument, Statistics};
 use crate::remote::Remote;
-use crate::report::{ErrorContext, Origin};
+use crate::report::{ErrorContext, ExceptionHandler, Origin};
 
 /// A handle to a loop for code on the loop's own thread: cheap to clone, and harmless to keep.
 ///
@@ -230,12 +230,12 @@ impl LoopHandle {
     /// them as `tracing` errors with the target `tulipa`.
     ///
     /// The handler may do anything. If it panics, its failure and the original one are logged.
-    pub fn set_exception_handler(&self, handler: Option<Rc<dyn Fn(&LoopHandle, &ErrorContext)>>) {
+    pub fn set_exception_handler(&self, handler: Option<Rc<ExceptionHandler>>) {
         self.core.set_exception_handler(handler);
     }
 
     /// The handler set by [`set_exception_handler`](Self::set_exception_handler); `None` is the default.
-    pub fn exception_handler(&self) -> Option<Rc<dyn Fn(&LoopHandle, &ErrorContext)>> {
+    pub fn exception_handler(&self) -> Option<Rc<ExceptionHandler>> {
         self.core.exception_handler()
     }
 
@@ -251,8 +251,9 @@ impl LoopHandle {
     }
 }
 
-/// What an impossible delay is cut down to: 100 years, further than any run of a program.
-const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// What an impossible delay is cut down to: 1,000 years, which is further than timers ever fire, see
+/// `timers`, so that it means never in virtual time too.
+const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
 
 /// The key of a timer that was never set.
 const NO_TIMER: Token = Token::from_bits(u64::MAX);

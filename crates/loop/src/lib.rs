@@ -95,7 +95,7 @@ pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFutu
 pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
 pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
-pub use report::{ErrorContext, Failure, Origin};
+pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
 pub use source::{Source, Wires};
 #[cfg(unix)]
 pub use stdin::Stdin;

@@ -2,7 +2,7 @@
 //! `'static`, and it takes its turn in the ready queue like everything else.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Wake, Waker};
@@ -11,6 +11,7 @@ use crate::LoopHandle;
 use crate::core::Ready;
 use crate::handle::with_current;
 use crate::remote::Shared;
+use crate::report::Origin;
 
 /// Polls the future and says whether it has ended, keeping its result for itself.
 type PollMain<'a> = dyn FnMut(&mut Context<'_>) -> bool + 'a;
@@ -19,6 +20,7 @@ pub(crate) struct MainFuture<'a> {
     poll: &'a mut PollMain<'a>,
     wake: Arc<WakeMain>,
     waker: Waker,
+    location: &'static Location<'static>,
     state: State,
 }
 
@@ -60,13 +62,14 @@ impl Wake for WakeMain {
 
 impl<'a> MainFuture<'a> {
     /// A main future that is polled at the next turn.
+    #[track_caller]
     pub(crate) fn new(handle: &LoopHandle, poll: &'a mut PollMain<'a>) -> MainFuture<'a> {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let shared = handle.core.shared.clone();
         let wake = Arc::new(WakeMain { shared, run, scheduled: AtomicBool::new(true) });
         handle.core.ready.borrow_mut().push(Ready::Main(run));
         let waker = Waker::from(wake.clone());
-        MainFuture { poll, wake, waker, state: State::Pending }
+        MainFuture { poll, wake, waker, location: Location::caller(), state: State::Pending }
     }
 
     pub(crate) fn run(&self) -> u64 {
@@ -77,11 +80,14 @@ impl<'a> MainFuture<'a> {
         if !matches!(self.state, State::Pending) {
             return;
         }
-        // Before the poll: a wake during it must schedule another one.
-        self.wake.scheduled.store(false, Ordering::Release);
+        // Before the poll: a wake during it must schedule another one. A swap, because a wake that was
+        // not needed must still show the poll what was written before it.
+        self.wake.scheduled.swap(false, Ordering::AcqRel);
         let mut context = Context::from_waker(&self.waker);
         let poll = &mut *self.poll;
-        match catch_unwind(AssertUnwindSafe(|| poll(&mut context))) {
+        let watched =
+            handle.core.watch(handle, Origin::Main, Some(self.location), || poll(&mut context));
+        match watched {
             Ok(false) => return,
             Ok(true) => self.state = State::Ended,
             Err(payload) => self.state = State::Panicked(payload),

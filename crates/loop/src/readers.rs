@@ -25,10 +25,12 @@ pub(crate) struct Watch {
     writer: RefCell<Option<Rc<Repeating>>>,
 }
 
+type Closure = Box<dyn FnMut(&LoopHandle)>;
+
 /// A closure that runs any number of times. It is taken out while it runs, so it may do anything to
 /// itself: remove itself, or put another one in its place.
 pub(crate) struct Repeating {
-    closure: RefCell<Option<Box<dyn FnMut(&LoopHandle)>>>,
+    closure: RefCell<Option<Closure>>,
     cancelled: Cell<bool>,
     location: &'static Location<'static>,
     origin: Origin,
@@ -36,7 +38,7 @@ pub(crate) struct Repeating {
 
 impl Repeating {
     pub(crate) fn new(
-        closure: Box<dyn FnMut(&LoopHandle)>,
+        closure: Closure,
         location: &'static Location<'static>,
         origin: Origin,
     ) -> Rc<Repeating> {
@@ -127,7 +129,7 @@ impl LoopHandle {
         &self,
         source: Watched,
         side: Side,
-        closure: Box<dyn FnMut(&LoopHandle)>,
+        closure: Closure,
         location: &'static Location<'static>,
     ) -> io::Result<()> {
         if self.is_closed() {

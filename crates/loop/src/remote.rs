@@ -187,11 +187,13 @@ impl Shared {
 
     fn send(&self, message: Message) -> Result<(), RemoteError> {
         self.queue.push(message).map_err(|_| RemoteError::LoopClosed)?;
-        self.notifier.notify().or_else(|error| match error.kind() {
-            // Closed between the two: the loop drops the message on its way out.
-            std::io::ErrorKind::NotConnected => Err(RemoteError::LoopClosed),
-            _ => Err(RemoteError::Doorbell(error)),
-        })
+        match self.notifier.notify() {
+            // Closed between the two: the message was in time, and the loop has run or dropped it.
+            Err(error) if error.kind() != std::io::ErrorKind::NotConnected => {
+                Err(RemoteError::Doorbell(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -132,5 +132,5 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// A handler for failures that have no caller.
-pub(crate) type ExceptionHandler = dyn Fn(&LoopHandle, &ErrorContext);
+/// A handler for failures that have no caller: see [`LoopHandle::set_exception_handler`].
+pub type ExceptionHandler = dyn Fn(&LoopHandle, &ErrorContext);

@@ -130,8 +130,14 @@ impl LoopHandle {
         for key in keys {
             self.with_source(key, |source| source.closing(self));
         }
-        let sources: Slots<SourceSlot> = mem::take(&mut *self.core.sources.borrow_mut());
-        self.core.release(self, || drop(sources));
+        // One at a time: two destructors that panic in one go would abort the process.
+        let keys: Vec<_> = self.core.sources.borrow().iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let source = self.core.sources.borrow_mut().remove(key);
+            self.core.release(self, || drop(source));
+        }
+        let slots: Slots<SourceSlot> = mem::take(&mut *self.core.sources.borrow_mut());
+        drop(slots);
     }
 }
 

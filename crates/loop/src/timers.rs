@@ -107,6 +107,12 @@ impl Timers {
         }
     }
 
+    /// Takes everything out.
+    pub(crate) fn into_callbacks(mut self) -> Vec<Callback> {
+        let keys: Vec<_> = self.entries.iter().map(|(key, _)| key).collect();
+        keys.into_iter().filter_map(|key| self.entries.remove(key)).map(|e| e.callback).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -146,7 +146,8 @@ impl LoopHandle {
             if over || !events.is_empty() || events.is_notified() {
                 return Ok(());
             }
-            if spin_until.is_some_and(|spin_until| spin_until <= now) {
+            // A clock that does not move is a virtual one: there is no time to spin away.
+            if now == started || spin_until.is_some_and(|spin_until| spin_until <= now) {
                 return core.selector.select(events, Timeout::from(deadline));
             }
             std::hint::spin_loop();
@@ -185,6 +186,10 @@ impl LoopHandle {
             Ready::Call(callback) => {
                 let (origin, location) = (callback.origin, Some(callback.location));
                 core.run_user(self, origin, location, || (callback.run)(self));
+            }
+            Ready::Remote(call) if !call.is_pending() => {
+                core.release(self, || drop(call));
+                return;
             }
             Ready::Remote(call) => {
                 let location = Some(call.location());
