@@ -131,7 +131,12 @@ impl<B: Backend> Engine<B> {
             _ => {}
         }
         if *suspicious && drop_orphans(batch, table) {
-            state.rebuild(batch)?;
+            match state.rebuild(batch) {
+                // Out of descriptors, most likely: the next wait tries again, and those that are
+                // ready do not have to wait for it.
+                Err(error) if batch.is_empty() => return Err(error),
+                _ => {}
+            }
         }
         state.report_always_ready(batch, capacity);
         Ok(())

@@ -64,9 +64,6 @@ enum Clock {
     Milliseconds,
 }
 
-/// How many events one wait can bring: the kernel refuses to be given more room (`EP_MAX_EVENTS`).
-const MAX_BATCH: usize = i32::MAX as usize / size_of::<epoll::Event>();
-
 /// The data of the doorbell's events; no token has this value.
 const BELL: u64 = u64::MAX;
 
@@ -149,7 +146,6 @@ impl Backend for Epoll {
     ) -> io::Result<()> {
         // The kernel fills all the room it is given, so it gets what the caller has. The doorbell
         // takes a place of it, but nobody's turn: what was reported goes to the end of the queue.
-        let capacity = capacity.min(MAX_BATCH);
         if self.buffer.capacity() != capacity {
             self.buffer = Vec::with_capacity(capacity);
         }
@@ -169,7 +165,7 @@ impl Backend for Epoll {
 
     fn renew(&mut self) -> io::Result<()> {
         let fresh = new_epoll(&self.bell)?;
-        // The number stays the same, for foreign main loops that sleep on it.
+        // The number stays the same, for foreign main loops that poll it.
         Ok(rustix::io::dup3(&fresh, &mut self.epoll, DupFlags::CLOEXEC)?)
     }
 

@@ -208,6 +208,10 @@ impl Event {
 /// not fit is reported by the next wait: `more_ready_than_fit_starve_nobody` in the contract tests.
 pub const DEFAULT_EVENTS: usize = 1024;
 
+/// The most sources one wait reports, whatever is asked for: more saves no system call worth counting,
+/// and the kernel's buffer stays below a megabyte.
+pub const MAX_EVENTS: usize = 65_536;
+
 /// The reusable buffer that a wait fills.
 ///
 /// Iterating looks each event up *at that moment*: one whose registration has been dropped, or
@@ -233,12 +237,17 @@ impl Events {
         Events::with_capacity(DEFAULT_EVENTS)
     }
 
-    /// A buffer for `capacity` events, at least one.
+    /// A buffer for `capacity` events, at least one and at most [`MAX_EVENTS`].
     ///
     /// A selector that must take whatever its platform reports (`poll(2)`, always-ready files) may
     /// exceed it, by no more than the number of registered sources.
     pub fn with_capacity(capacity: usize) -> Events {
-        Events { batch: Vec::new(), registry: None, capacity: capacity.max(1), notified: false }
+        Events {
+            batch: Vec::new(),
+            registry: None,
+            capacity: capacity.clamp(1, MAX_EVENTS),
+            notified: false,
+        }
     }
 
     /// How many events one wait reports at the most.

@@ -83,7 +83,7 @@ pub use default::DefaultSelector;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use epoll::EpollSelector;
 pub use error::SelectorError;
-pub use event::{DEFAULT_EVENTS, Event, Events, Iter, Readiness, Token};
+pub use event::{DEFAULT_EVENTS, Event, Events, Iter, MAX_EVENTS, Readiness, Token};
 pub use interest::Interest;
 pub use notifier::{Doorbell, Notifier, Ring};
 pub use portable::PollingSelector;

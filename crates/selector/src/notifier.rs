@@ -22,6 +22,9 @@
 //! A ring may arrive after the sleep that it was meant for has ended on its own. The next wait then
 //! returns early with nothing, which every caller must allow for anyway.
 //!
+//! Where ringing fails, because a sandbox forbids the system call, the caller that tried is told, and
+//! the next one tries again. A call that was coalesced with one that failed is told nothing.
+//!
 //! `notify` releases and `get_up` acquires: what a thread wrote before it notified is visible to
 //! the loop after the wait that reports the notification.
 

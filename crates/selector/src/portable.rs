@@ -30,7 +30,9 @@ use crate::{Interest, RawSource, Readiness, Token, sys};
 ///
 /// # Platform
 /// Tested on Linux, with epoll and with `poll(2)`; compile-checked on macOS, FreeBSD and Windows.
-/// [`Interest::PRIORITY`] needs epoll. On 32-bit targets a source that was closed behind the
+/// [`Interest::PRIORITY`] needs epoll. `polling` always asks for urgent data along with readability, so
+/// urgent data that a peer sends and nobody reads makes waits return at once with nothing, which costs
+/// processor time; `EpollSelector` does not ask for what nobody wants. On 32-bit targets a source that was closed behind the
 /// selector's back may cause a spurious event for another one. A doorbell that cannot be rung is
 /// not reported, because `polling` does not.
 #[derive(Debug)]

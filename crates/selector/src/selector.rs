@@ -73,7 +73,8 @@ pub trait Selector: fmt::Debug {
 
     /// A descriptor that is readable when a wait would return at once, so that a foreign main loop
     /// can sleep on it; `None` where there is none. It does not know of timeouts or of always-ready
-    /// sources.
+    /// sources. Ask for it before each sleep, or use it with `poll(2)`: a selector that had to be made
+    /// anew (see [`Registration`]) has another one, or another file behind the same number.
     ///
     /// From the first call on, a [`Notifier`] rings this descriptor also while no wait is going on.
     #[cfg(unix)]
@@ -137,6 +138,10 @@ impl Key {
 /// surfaces afterwards, not even from the batch at hand.
 ///
 /// It may outlive its selector; its methods then return errors and its drop does nothing.
+///
+/// A descriptor that is closed behind the registration's back, which takes `unsafe` code, while a
+/// duplicate keeps the file open, stays in the operating system's set and cannot be taken out. The
+/// selector then makes its set anew, the next time that such a file reports itself.
 #[must_use = "dropping a registration ends the watch"]
 pub struct Registration {
     registry: Rc<dyn Registry>,

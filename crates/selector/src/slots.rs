@@ -107,6 +107,11 @@ impl<T> Slots<T> {
         })
     }
 
+    /// The values, by index.
+    pub fn into_values(self) -> impl Iterator<Item = T> {
+        self.slots.into_iter().filter_map(|slot| slot.value)
+    }
+
     /// How many values there are.
     pub const fn len(&self) -> usize {
         self.len
