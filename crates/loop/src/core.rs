@@ -282,7 +282,9 @@ impl Core {
         self.instrument(handle, |instrument| instrument.after_callback(origin, took));
         if self.debug() && took >= self.slow_callback_duration.get() {
             let place = location.map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(target: "tulipa", "executing {origin} created at {place} took {took:?}");
+            unheard(|| {
+                tracing::warn!(target: "tulipa", "executing {origin} created at {place} took {took:?}");
+            });
             self.instrument(handle, |instrument| instrument.slow_callback(origin, location, took));
         }
     }
@@ -319,12 +321,21 @@ impl Core {
 
 /// The default exception handler: an error event of `tracing`.
 pub(crate) fn log(context: &ErrorContext) {
-    let location = context.location.map(ToString::to_string).unwrap_or_default();
-    let failure = match &context.failure {
-        Failure::Panic(payload) => panic_message(&**payload).to_owned(),
-        Failure::Error(error) => error.to_string(),
-    };
-    tracing::error!(target: "tulipa", %location, "{}: {failure}", context.message);
+    unheard(|| {
+        let location = context.location.map(ToString::to_string).unwrap_or_default();
+        let failure = match &context.failure {
+            Failure::Panic(payload) => panic_message(&**payload).to_owned(),
+            Failure::Error(error) => error.to_string(),
+        };
+        tracing::error!(target: "tulipa", %location, "{}: {failure}", context.message);
+    });
+}
+
+/// Logs something. Subscribers are user code too, and when they panic there is nobody left to tell.
+fn unheard(log: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(log)) {
+        forget_payload(ErrorContext::panic(Origin::ExceptionHandler, None, payload));
+    }
 }
 
 /// Drops a context whose payload may panic when it is dropped; there is nobody left to tell.

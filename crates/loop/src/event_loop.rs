@@ -238,6 +238,11 @@ impl LoopHandle {
         let core = &self.core;
         // From here on whatever is given to the loop is dropped.
         core.phase.set(Phase::Closed);
+        if core.process != std::process::id() {
+            // A child shares the parent's set of watched descriptors: closing its own end first
+            // keeps what is dropped below from being deregistered there.
+            core.selector.close();
+        }
         core.close_shared(self);
         self.close_sources();
         #[cfg(all(unix, feature = "signal"))]

@@ -67,6 +67,9 @@ impl LoopHandle {
     /// Replaces the default executor; the old one is shut down without waiting. Stands for
     /// `set_default_executor`.
     pub fn set_default_executor(&self, executor: impl Executor + 'static) {
+        if self.is_closed() {
+            return executor.shutdown();
+        }
         let old = self.core.executor.replace(Some(Arc::new(executor)));
         if let Some(old) = old {
             old.shutdown();

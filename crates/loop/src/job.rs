@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::mem;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -136,8 +136,12 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Task<T, F> {
 
     fn cancel(&self) -> bool {
         let Some(closure) = self.take() else { return false };
-        drop(closure);
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(closure)));
         self.cell.finish(Err(JobError::Cancelled));
+        if let Err(payload) = dropped {
+            // Only now: whoever waits for the job must hear of its end.
+            resume_unwind(payload);
+        }
         true
     }
 

@@ -83,6 +83,8 @@ struct State {
     /// What each thread is running, by its name.
     threads: BTreeMap<String, Option<&'static Location<'static>>>,
     started: usize,
+    /// How many threads run a job.
+    busy: usize,
     shut_down: bool,
 }
 
@@ -142,8 +144,8 @@ impl ThreadPool {
     /// Runs `function` on each item, and gives the results in the order of the items. Stands for
     /// `Executor.map`.
     ///
-    /// It works ahead of whoever takes the results by two items for each thread, so the items may be
-    /// endless.
+    /// It works ahead of whoever takes the results by two items for each thread, or by as many as
+    /// the queue has room for, so the items may be endless.
     #[track_caller]
     pub fn map<I, T, F>(&self, items: I, function: F) -> Map<I::IntoIter, T, F>
     where
@@ -184,6 +186,10 @@ impl ThreadPool {
         self.pool.shared.shut_down(cancel_pending);
         self.pool.shared.wait_for_end(Some(timeout))
     }
+
+    fn has_room(&self) -> bool {
+        self.pool.shared.lock().has_room(&self.pool.settings)
+    }
 }
 
 impl Executor for ThreadPool {
@@ -195,7 +201,7 @@ impl Executor for ThreadPool {
             drop(state);
             return Err(ExecutorError::ShutDown);
         }
-        if state.jobs.len() >= settings.queue {
+        if !state.has_room(settings) {
             drop(state);
             return Err(ExecutorError::Full);
         }
@@ -239,6 +245,21 @@ impl Drop for Owner {
     }
 }
 
+impl State {
+    /// A job for which a thread is free, or may be started, is not one that waits.
+    fn has_room(&self, settings: &Settings) -> bool {
+        self.jobs.len() + self.busy < settings.queue.saturating_add(settings.threads)
+    }
+}
+
+/// Runs what ends with user destructors. The panic hook has told of a panic in one, and there is
+/// nobody else to tell.
+fn drop_quietly(run: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+        std::mem::forget(payload);
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -260,13 +281,14 @@ impl Shared {
                 return;
             };
             state.threads.insert(name.to_owned(), Some(job.location()));
+            state.busy += 1;
             drop(state);
             // The job's own panic goes to its handle. What is left is the destructor of a result
-            // that nobody wants: the panic hook has told of it, and the thread goes on.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job.run())) {
-                std::mem::forget(payload);
-            }
-            if let Some(running) = self.lock().threads.get_mut(name) {
+            // that nobody wants.
+            drop_quietly(|| job.run());
+            let mut state = self.lock();
+            state.busy -= 1;
+            if let Some(running) = state.threads.get_mut(name) {
                 *running = None;
             }
         }
@@ -278,9 +300,12 @@ impl Shared {
         let cancelled =
             if cancel_pending { std::mem::take(&mut state.jobs) } else { VecDeque::new() };
         drop(state);
-        // Dropping them cancels them, which runs destructors: not under the lock.
-        drop(cancelled);
         self.work.notify_all();
+        // Dropping them cancels them, which runs destructors: not under the lock, and one by one, so
+        // that two that panic do not end the process.
+        for job in cancelled {
+            drop_quietly(|| drop(job));
+        }
     }
 
     fn wait_for_end(&self, timeout: Option<Duration>) -> Result<(), Stragglers> {
@@ -351,7 +376,7 @@ where
 
     fn next(&mut self) -> Option<Result<T, JobError>> {
         let most = 2 * self.pool.pool.settings.threads;
-        while self.ahead.len() < most {
+        while self.ahead.len() < most && (self.ahead.is_empty() || self.pool.has_room()) {
             let Some(item) = self.items.next() else { break };
             let function = self.function.clone();
             let (job, handle) = Job::at(self.location, move || function(item));

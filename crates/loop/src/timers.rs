@@ -108,9 +108,8 @@ impl Timers {
     }
 
     /// Takes everything out.
-    pub(crate) fn into_callbacks(mut self) -> Vec<Callback> {
-        let keys: Vec<_> = self.entries.iter().map(|(key, _)| key).collect();
-        keys.into_iter().filter_map(|key| self.entries.remove(key)).map(|e| e.callback).collect()
+    pub(crate) fn into_callbacks(self) -> impl Iterator<Item = Callback> {
+        self.entries.into_values().map(|entry| entry.callback)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -92,16 +92,31 @@ impl VirtualLoop {
     /// # Errors
     /// As [`EventLoop::run_until_complete`]; a [`RunError::Select`] of the kind
     /// [`Deadlock`](std::io::ErrorKind::Deadlock) if nothing can ever happen any more.
+    #[track_caller]
     pub fn run_until_complete<F: Future>(&self, future: F) -> Result<F::Output, RunError> {
-        self.world.set_autojump(true);
-        let result = self.event_loop.run_until_complete(future);
-        self.world.set_autojump(false);
-        result
+        let _autojump = Autojump::new(&self.world);
+        self.event_loop.run_until_complete(future)
     }
 
     fn next_event(&self) -> Option<Instant> {
         let candidates = [self.event_loop.next_deadline(), self.world.next_scripted()];
         candidates.into_iter().flatten().min()
+    }
+}
+
+/// While it lives the clock jumps; a panic ends it too.
+struct Autojump<'a>(&'a VirtualHandle);
+
+impl Autojump<'_> {
+    fn new(world: &VirtualHandle) -> Autojump<'_> {
+        world.set_autojump(true);
+        Autojump(world)
+    }
+}
+
+impl Drop for Autojump<'_> {
+    fn drop(&mut self) {
+        self.0.set_autojump(false);
     }
 }
 
