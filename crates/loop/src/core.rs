@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tulipa_selector::{Events, Selector, Slots};
+use tulipa_selector::{Events, Selector, Slots, Token};
 
 use crate::LoopHandle;
 use crate::executor::Executor;
@@ -78,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) wires: Rc<Wires>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: Cell<Events>,
+    /// What the timers of a turn are collected in.
+    pub(crate) due: Cell<Vec<Token>>,
     pub(crate) executor: RefCell<Option<Arc<dyn Executor>>>,
     pub(crate) executor_shut_down: Cell<bool>,
     #[cfg(all(unix, feature = "signal"))]
@@ -160,6 +162,7 @@ impl Core {
             wires: Rc::default(),
             shared: Arc::new(Shared::new(id, selector.notifier())),
             events: Cell::default(),
+            due: Cell::default(),
             executor: RefCell::default(),
             executor_shut_down: Cell::new(false),
             #[cfg(all(unix, feature = "signal"))]

@@ -154,7 +154,8 @@ impl EventLoop {
 
     /// Runs one turn, which waits for events for at most `timeout`, and not at all while there is
     /// work. With [`backend_fd`](Self::backend_fd) and [`next_deadline`](LoopHandle::next_deadline)
-    /// it runs the loop inside another one.
+    /// it runs the loop inside another one. A [`stop`](LoopHandle::stop) during the turn ends no more
+    /// than the turn.
     ///
     /// # Errors
     /// [`RunError`], except [`Stopped`](RunError::Stopped).
@@ -219,8 +220,10 @@ impl Running<'_> {
         let mut run = Run::default();
         let core = &self.handle.core;
         loop {
-            self.handle.turn(&mut run, Timeout::Never, main)?;
-            if core.stopping.replace(false) {
+            let turned = self.handle.turn(&mut run, Timeout::Never, main);
+            let stopped = core.stopping.replace(false);
+            turned?;
+            if stopped {
                 return Ok(());
             }
         }
@@ -248,7 +251,10 @@ impl LoopHandle {
         #[cfg(all(unix, feature = "signal"))]
         self.close_signals();
         let readers = core.readers.take();
-        core.release(self, || drop(readers));
+        for watch in readers.into_values() {
+            core.release(self, || drop(watch));
+        }
+        core.wires.close();
         let start = self.time();
         let timers = core.timers.replace(crate::timers::Timers::new(start));
         // One at a time: two destructors that panic in one go would abort the process.

@@ -2,7 +2,7 @@
 //!
 //! The [`Promise`] sets it, the [`LoopFuture`] waits for it. That a value is set twice, or that it is
 //! read before it is there, are thus things that cannot be written down. Done callbacks go through
-//! the ready queue, so nothing of the program runs inside `set`.
+//! the ready queue, so nothing of the program but wakers runs inside `set`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -188,6 +188,8 @@ macro_rules! future_methods {
         ///
         /// # Order
         /// As by [`LoopHandle::call_soon`]: never inside this call, also if the future has ended.
+        ///
+        /// A callback that owns the future's own promise keeps both alive for ever.
         #[track_caller]
         pub fn add_done_callback(
             &self,

@@ -162,6 +162,11 @@ impl LoopHandle {
         self.core.stopping.set(true);
     }
 
+    /// The number of this loop among all that the process has made, by which errors and logs name it.
+    pub fn id(&self) -> u64 {
+        self.core.id
+    }
+
     /// Whether the loop is inside one of its `run` methods.
     pub fn is_running(&self) -> bool {
         self.core.phase.get() == crate::core::Phase::Running

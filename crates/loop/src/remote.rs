@@ -7,7 +7,12 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+#[cfg(all(test, loom))]
+use loom::sync::Mutex;
+#[cfg(not(all(test, loom)))]
+use std::sync::Mutex;
 
 use concurrent_queue::ConcurrentQueue;
 use tulipa_selector::Notifier;
@@ -238,3 +243,8 @@ impl Core {
         }
     }
 }
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p tulipa-loop --lib loom`
+#[cfg(all(test, loom))]
+#[allow(unsafe_code, reason = "loom checks the accesses to a cell of its own")]
+mod loom_tests;

@@ -48,13 +48,21 @@ pub(crate) type SourceSlot = Option<Box<dyn Source>>;
 pub struct Wires {
     marked: RefCell<Vec<Token>>,
     spare: Cell<Vec<Token>>,
+    closed: Cell<bool>,
 }
 
 impl Wires {
-    /// Asks for [`Source::attend`] at the start of the next turn. A key that is no longer in use is
-    /// passed over.
+    /// Asks for [`Source::attend`] at the start of the next turn, once for each mark. A key that is no
+    /// longer in use is passed over, and a closed loop passes over all.
     pub fn mark(&self, key: Token) {
-        self.marked.borrow_mut().push(key);
+        if !self.closed.get() {
+            self.marked.borrow_mut().push(key);
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.marked.take();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -87,7 +95,8 @@ impl LoopHandle {
     }
 
     /// Takes a source away from the loop and drops it, or lets it be dropped when its current call
-    /// is over. Returns whether it was there.
+    /// is over. Returns whether it was there. End its registrations too: events that find no source
+    /// are passed over, and come again.
     pub fn remove_source(&self, key: Token) -> bool {
         let removed = self.core.sources.borrow_mut().remove(key);
         removed.is_some()

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{mem, ptr};
 
@@ -34,6 +34,8 @@ struct Place {
     bell: AtomicI32,
     /// The end that is read from, likewise.
     ear: AtomicI32,
+    /// The process that made the bell; a forked child must not listen to the bells of its parent.
+    process: AtomicU32,
 }
 
 static PLACES: [Place; MAX_LOOPS] = [const {
@@ -43,6 +45,7 @@ static PLACES: [Place; MAX_LOOPS] = [const {
         pending: AtomicU64::new(0),
         bell: AtomicI32::new(-1),
         ear: AtomicI32::new(-1),
+        process: AtomicU32::new(0),
     }
 }; MAX_LOOPS];
 
@@ -102,10 +105,12 @@ impl Listener {
             io::Error::other("64 event loops listen to signals, and that is all there can be")
         })?;
         let listener = Listener { place };
-        if listener.place().ear.load(Ordering::Acquire) < 0 {
+        let process = std::process::id();
+        if listener.place().process.load(Ordering::Acquire) != process {
             let (ear, bell) = new_bell()?;
             listener.place().ear.store(ear.into_raw_fd(), Ordering::Release);
             listener.place().bell.store(bell.into_raw_fd(), Ordering::Release);
+            listener.place().process.store(process, Ordering::Release);
         }
         // What came for whoever had the place before is not for us.
         drop(listener.take_pending());

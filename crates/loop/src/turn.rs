@@ -23,7 +23,6 @@ const LONGEST_SKIP: Duration = Duration::from_millis(1);
 pub(crate) struct Run {
     skipped: u32,
     last_select: Option<Instant>,
-    due: Vec<Token>,
 }
 
 impl Core {
@@ -48,12 +47,14 @@ impl LoopHandle {
 
         // 2 to 4: events.
         let timeout = self.timeout(limit);
-        if !(timeout == Timeout::Immediate && self.may_skip(run)) {
-            self.look_for_events(run, timeout)?;
-        }
+        let selected = if timeout == Timeout::Immediate && self.may_skip(run) {
+            Ok(())
+        } else {
+            self.look_for_events(run, timeout)
+        };
 
         // 5: timers that are due.
-        self.fire_timers(run);
+        self.fire_timers();
 
         // 6: what was ready at this point, and no more.
         core.receive();
@@ -67,7 +68,8 @@ impl LoopHandle {
             statistics.turns += 1;
             statistics.most_ready = statistics.most_ready.max(count);
         });
-        Ok(())
+        // A selector that fails keeps nothing else from its turn.
+        selected
     }
 
     /// How long this turn may wait.
@@ -155,7 +157,7 @@ impl LoopHandle {
     }
 
     /// Fires what is due by one reading of the clock. What is set meanwhile waits for the next turn.
-    fn fire_timers(&self, run: &mut Run) {
+    fn fire_timers(&self) {
         let core = &self.core;
         let Some(next) = core.timers.borrow().next() else { return };
         let now = self.time();
@@ -163,9 +165,10 @@ impl LoopHandle {
             return;
         }
         let lag = now.saturating_duration_since(next);
-        core.timers.borrow_mut().take_due(now, &mut run.due);
+        let mut due = core.due.take();
+        core.timers.borrow_mut().take_due(now, &mut due);
         let mut fired = 0;
-        for key in run.due.drain(..) {
+        for key in due.drain(..) {
             // It may have been cancelled by one that was due before it.
             let callback = core.timers.borrow_mut().remove(key);
             let Some(callback) = callback else { continue };
@@ -173,6 +176,7 @@ impl LoopHandle {
             let (origin, location) = (callback.origin, Some(callback.location));
             core.run_user(self, origin, location, || (callback.run)(self));
         }
+        core.due.set(due);
         core.count(|statistics| {
             statistics.timers_fired += fired;
             statistics.most_lag = statistics.most_lag.max(lag);

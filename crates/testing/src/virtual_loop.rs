@@ -50,7 +50,7 @@ impl VirtualLoop {
 
     /// Moves the clock by `duration`, and runs all that is due on the way, each at its own time, in
     /// order, including what is scheduled meanwhile. It ends exactly at the target, with nothing left
-    /// to do there.
+    /// to do there. A `stop` on the way ends no more than its turn.
     ///
     /// # Panics
     /// If the program is never idle at some instant, or the loop cannot run.
