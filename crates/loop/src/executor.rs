@@ -65,12 +65,8 @@ impl LoopHandle {
     }
 
     /// Replaces the default executor; the old one is shut down without waiting. On a closed loop the
-    /// new one is. Stands for
-    /// `set_default_executor`.
+    /// new one is. Stands for `set_default_executor`.
     pub fn set_default_executor(&self, executor: impl Executor + 'static) {
-        if self.is_closed() {
-            return executor.shutdown();
-        }
         if self.is_closed() {
             return executor.shutdown();
         }

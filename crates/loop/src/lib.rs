@@ -35,7 +35,7 @@
 //! # Limits
 //! A loop lives on one thread and everything it gives out is `!Send`, except [`Remote`]. One loop runs
 //! on a thread at a time. At most 2³² − 1 timers and 64 loops with signal handlers. After `fork` a loop
-//! refuses to run in the child.
+//! refuses to run in the child, which may do no more with it than drop it.
 //!
 //! # Features
 //! | feature | adds |

@@ -90,7 +90,8 @@ impl LoopHandle {
     ///
     /// # Errors
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if a transport uses the descriptor; what the
-    /// selector says; [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed.
+    /// selector says, and then the descriptor has neither reader nor writer any more;
+    /// [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed.
     #[track_caller]
     pub fn add_reader(
         &self,

@@ -11,7 +11,8 @@
 //!
 //! A signal reaches every loop that asked for it, in any thread. Signals of one kind that come close
 //! together count as one, as they do in the kernel; none vanishes. When the last loop stops to listen
-//! to a signal, its disposition is what it was before the first one began.
+//! to a signal, its disposition is what it was before the first one began. A signal that comes after
+//! that meets this disposition, also one that was sent before.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

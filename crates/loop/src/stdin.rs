@@ -12,7 +12,7 @@ use crate::{AsyncFd, LoopHandle};
 /// for each time that there is something to read. It bypasses the buffer of [`std::io::stdin`]; use
 /// one of the two.
 ///
-/// For callbacks, give [`std::io::stdin`] to [`LoopHandle::add_reader`].
+/// For callbacks, give `Source::new(std::io::stdin())` to [`LoopHandle::add_reader`].
 ///
 /// # Platform
 /// unix. Should another process read the same terminal at the same moment, a read may block until

@@ -129,31 +129,37 @@ impl Listener {
             return Ok(());
         }
         let mut dispositions = DISPOSITIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the handler is there, so that the first signal it gets is not lost.
+        self.place().wanted.fetch_or(bit(signal), Ordering::AcqRel);
         match dispositions.get_mut(&signal) {
             Some(disposition) => disposition.users += 1,
-            None => {
-                let before = install(signal)?;
-                dispositions.insert(signal, Disposition { users: 1, before });
-            }
+            None => match install(signal) {
+                Ok(before) => drop(dispositions.insert(signal, Disposition { users: 1, before })),
+                Err(error) => {
+                    self.place().wanted.fetch_and(!bit(signal), Ordering::AcqRel);
+                    return Err(error);
+                }
+            },
         }
-        self.place().wanted.fetch_or(bit(signal), Ordering::AcqRel);
         Ok(())
     }
 
     /// Stops to listen to a signal; the last listener gives the disposition back.
     pub(crate) fn ignore(&self, signal: c_int) {
-        let before = self.place().wanted.fetch_and(!bit(signal), Ordering::AcqRel);
-        if before & bit(signal) == 0 {
+        if self.place().wanted.load(Ordering::Acquire) & bit(signal) == 0 {
             return;
         }
         let mut dispositions = DISPOSITIONS.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(disposition) = dispositions.get_mut(&signal) else { return };
-        disposition.users -= 1;
-        if disposition.users == 0 {
-            // SAFETY: `before` is what `sigaction` gave for this signal.
-            unsafe { libc::sigaction(signal, &disposition.before, ptr::null_mut()) };
-            dispositions.remove(&signal);
+        if let Some(disposition) = dispositions.get_mut(&signal) {
+            disposition.users -= 1;
+            if disposition.users == 0 {
+                // SAFETY: `before` is what `sigaction` gave for this signal.
+                unsafe { libc::sigaction(signal, &disposition.before, ptr::null_mut()) };
+                dispositions.remove(&signal);
+            }
         }
+        // After the handler is gone, so that what it got last finds a taker.
+        self.place().wanted.fetch_and(!bit(signal), Ordering::AcqRel);
     }
 
     /// Empties the bell and takes the signals that came, in ascending order.

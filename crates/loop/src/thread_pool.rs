@@ -164,7 +164,8 @@ impl ThreadPool {
     }
 
     /// Takes no more jobs. With `cancel_pending` those that have not begun are cancelled; with `wait`
-    /// it blocks until the others are done. Stands for `shutdown(wait, cancel_futures)`.
+    /// it blocks until the others are done, so a job of this pool must not wait. Stands for
+    /// `shutdown(wait, cancel_futures)`.
     ///
     /// # Errors
     /// Never with `wait`; without it, what is still running.
@@ -335,15 +336,16 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// How many jobs may wait for a thread: [`DEFAULT_QUEUE`] unless set.
+    /// How many jobs may wait for a thread: [`DEFAULT_QUEUE`] unless set. A job that is cancelled keeps
+    /// its place until a thread comes to it.
     pub fn queue(mut self, jobs: usize) -> ThreadPoolBuilder {
         self.settings.queue = jobs;
         self
     }
 
-    /// The beginning of the threads' names. Stands for `thread_name_prefix`.
+    /// The beginning of the threads' names, less any NUL in it. Stands for `thread_name_prefix`.
     pub fn name(mut self, name: impl Into<String>) -> ThreadPoolBuilder {
-        self.settings.name = name.into();
+        self.settings.name = name.into().replace('\0', "");
         self
     }
 

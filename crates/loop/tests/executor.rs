@@ -1,0 +1,599 @@
+//! Blocking work in other threads: `ThreadPool`, jobs, `run_in_executor`.
+#![cfg(not(miri))]
+
+use std::collections::BTreeSet;
+use std::panic::panic_any;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tulipa_loop::{
+    EventLoop, Executor, ExecutorError, Job, JobError, JobHandle, Stragglers, ThreadPool,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What jobs wait at.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let (lock, changed) = &*self.0;
+        let (open, timeout) =
+            changed.wait_timeout_while(lock.lock().unwrap(), PATIENCE, |open| !*open).unwrap();
+        assert!(*open && !timeout.timed_out(), "the gate was never opened");
+    }
+}
+
+/// A job that says that it has begun, and waits.
+fn block(pool: &ThreadPool, gate: &Gate) -> JobHandle<()> {
+    let (begun, on_begun) = mpsc::channel();
+    let gate = gate.clone();
+    let job = pool.submit(move || {
+        begun.send(()).unwrap();
+        gate.pass();
+    });
+    on_begun.recv_timeout(PATIENCE).unwrap();
+    job
+}
+
+struct Tell(mpsc::Sender<thread::ThreadId>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        let _ = self.0.send(thread::current().id());
+    }
+}
+
+struct PanicsOnDrop;
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("in a destructor");
+    }
+}
+
+fn keep<T>(_: &T) {}
+
+#[test]
+fn a_job_gives_its_result_to_whoever_waits() {
+    let pool = ThreadPool::new(2);
+    let here = thread::current().id();
+    let there = pool.submit(|| thread::current().id()).wait().unwrap();
+    assert_ne!(here, there);
+    let job = pool.submit(|| 6 * 7);
+    assert_eq!(futures_lite::future::block_on(job).unwrap(), 42);
+}
+
+#[test]
+fn jobs_begin_in_the_order_in_which_they_were_submitted() {
+    let pool = ThreadPool::new(1);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let jobs: Vec<_> = (0..1_000)
+        .map(|number| {
+            let order = order.clone();
+            pool.submit(move || order.lock().unwrap().push(number))
+        })
+        .collect();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    assert!(order.lock().unwrap().iter().copied().eq(0..1_000));
+}
+
+#[test]
+fn map_gives_results_in_the_order_of_the_items() {
+    let pool = ThreadPool::new(4);
+    let results = pool.map(0..500, |number| {
+        if number % 7 == 0 {
+            thread::yield_now();
+        }
+        number * number
+    });
+    assert!(results.map(Result::unwrap).eq((0..500).map(|number| number * number)));
+}
+
+#[test]
+fn map_is_lazy_and_takes_endless_items() {
+    let pool = ThreadPool::new(2);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = taken.clone();
+    let items = std::iter::repeat_with(move || count.fetch_add(1, SeqCst));
+    let mut results = pool.map(items, |number| number + 1);
+    assert_eq!(taken.load(SeqCst), 0);
+    assert_eq!(results.next().unwrap().unwrap(), 1);
+    assert_eq!(taken.load(SeqCst), 4, "two for each thread");
+    let five: Vec<_> = results.by_ref().take(5).map(Result::unwrap).collect();
+    assert_eq!(five, [2, 3, 4, 5, 6]);
+    drop(results);
+    pool.shutdown(true, false).unwrap();
+}
+
+#[test]
+fn map_reports_the_item_that_panicked_and_goes_on() {
+    let pool = ThreadPool::new(2);
+    let results: Vec<_> = pool
+        .map(0..4, |number| {
+            assert_ne!(number, 2, "no twos");
+            number
+        })
+        .map(|result| result.map_err(|error| error.to_string()))
+        .collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
+    assert!(results[2].as_ref().unwrap_err().contains("no twos"), "{results:?}");
+}
+
+#[test]
+fn map_works_no_further_ahead_than_the_queue_has_room() {
+    let pool = ThreadPool::builder().threads(2).queue(1).build();
+    let results: Result<Vec<_>, _> = pool.map(0..200, |number| number).collect();
+    assert!(results.unwrap().into_iter().eq(0..200));
+}
+
+#[test]
+fn dropping_a_map_cancels_what_it_began_ahead() {
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let (run, inside) = (Arc::new(AtomicUsize::new(0)), gate.clone());
+    let count = run.clone();
+    let mut results = pool.map(0..10, move |number| {
+        count.fetch_add(1, SeqCst);
+        if number == 1 {
+            inside.pass();
+        }
+    });
+    results.next().unwrap().unwrap();
+    drop(results);
+    gate.open();
+    pool.shutdown(true, false).unwrap();
+    assert!(run.load(SeqCst) <= 2, "{run:?}");
+}
+
+#[test]
+fn a_panic_becomes_an_error_and_the_thread_goes_on() {
+    let pool = ThreadPool::new(1);
+    let thread = pool.submit(|| thread::current().id()).wait().unwrap();
+    let error = pool.submit(|| -> () { panic!("ouch {}", 1) }).wait().unwrap_err();
+    assert_eq!(error.to_string(), "the job panicked: ouch 1");
+    let error = pool.submit(|| -> () { panic_any(5) }).wait().unwrap_err();
+    let JobError::Panicked(payload) = error else { panic!("{error}") };
+    assert_eq!(*payload.downcast::<i32>().unwrap(), 5);
+    assert_eq!(pool.submit(|| thread::current().id()).wait().unwrap(), thread);
+}
+
+#[test]
+fn a_destructor_that_panics_does_not_end_a_thread_of_the_pool() {
+    let pool = ThreadPool::new(1);
+    let thread = pool.submit(|| thread::current().id()).wait().unwrap();
+    let gate = Gate::default();
+    drop(block(&pool, &gate));
+    drop(pool.submit(|| PanicsOnDrop));
+    drop(pool.submit(|| -> () { panic_any(PanicsOnDrop) }));
+    gate.open();
+    let captured = PanicsOnDrop;
+    assert!(pool.submit(move || keep(&captured)).wait().is_err());
+    assert_eq!(pool.submit(|| thread::current().id()).wait().unwrap(), thread);
+    pool.shutdown(true, false).unwrap();
+}
+
+#[test]
+fn a_job_cancelled_in_the_queue_never_runs_and_is_freed_at_once() {
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let blocked = block(&pool, &gate);
+    let (tell, told) = mpsc::channel();
+    let tell = Tell(tell);
+    let job = pool.submit(move || {
+        keep(&tell);
+        unreachable!("it was cancelled");
+    });
+    assert!(!job.is_done() && job.cancel());
+    assert_eq!(told.try_recv().unwrap(), thread::current().id());
+    assert!(job.is_done() && !job.cancel());
+    assert!(matches!(job.wait(), Err(JobError::Cancelled)));
+    assert!(!blocked.cancel(), "it is running");
+    gate.open();
+    blocked.wait().unwrap();
+    pool.shutdown(true, false).unwrap();
+}
+
+#[test]
+fn a_cancelled_job_whose_destructor_panics_is_done_all_the_same() {
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let blocked = block(&pool, &gate);
+    let captured = PanicsOnDrop;
+    let job = pool.submit(move || keep(&captured));
+    let cancelled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.cancel()));
+    assert!(cancelled.is_err());
+    assert!(job.is_done(), "whoever awaits it would wait for ever");
+    gate.open();
+    blocked.wait().unwrap();
+}
+
+#[test]
+fn a_shutdown_that_cancels_survives_the_destructors_of_the_jobs() {
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let blocked = block(&pool, &gate);
+    let jobs: Vec<_> = (0..3)
+        .map(|_| {
+            let captured = PanicsOnDrop;
+            pool.submit(move || keep(&captured))
+        })
+        .collect();
+    let (done, on_done) = mpsc::channel();
+    let shutdown = thread::spawn(move || {
+        let _ = pool.shutdown(false, true);
+        done.send(()).unwrap();
+        pool.shutdown(true, true)
+    });
+    on_done.recv_timeout(PATIENCE).expect("it does not panic");
+    for job in jobs {
+        assert!(matches!(job.wait(), Err(JobError::Cancelled)));
+    }
+    gate.open();
+    blocked.wait().unwrap();
+    shutdown.join().unwrap().unwrap();
+}
+
+#[test]
+fn shutdown_with_wait_runs_what_is_queued_and_refuses_what_comes_later() {
+    let pool = ThreadPool::new(2);
+    let run = Arc::new(AtomicUsize::new(0));
+    for _ in 0..100 {
+        let run = run.clone();
+        drop(pool.submit(move || run.fetch_add(1, SeqCst)));
+    }
+    pool.shutdown(true, false).unwrap();
+    assert_eq!(run.load(SeqCst), 100);
+    for _ in 0..2 {
+        let error = pool.submit(|| ()).wait().unwrap_err();
+        assert!(matches!(error, JobError::Refused(ExecutorError::ShutDown)), "{error}");
+        assert_eq!(error.to_string(), "the executor refused the job: it was shut down");
+        pool.shutdown(true, true).unwrap();
+    }
+}
+
+#[test]
+fn shutdown_with_cancel_drops_what_has_not_begun() {
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let blocked = block(&pool, &gate);
+    let (tell, told) = mpsc::channel();
+    let tell = Tell(tell);
+    let queued = pool.submit(move || keep(&tell));
+    let stragglers = pool.shutdown(false, true).unwrap_err();
+    assert_eq!((stragglers.threads.len(), stragglers.queued), (1, 0));
+    assert!(told.try_recv().is_ok() && queued.is_done());
+    assert!(matches!(queued.wait(), Err(JobError::Cancelled)));
+    gate.open();
+    blocked.wait().unwrap();
+    pool.shutdown(true, false).unwrap();
+}
+
+#[test]
+fn p16_a_shutdown_with_a_timeout_names_who_is_still_running() {
+    let pool = ThreadPool::builder().threads(1).name("crew").build();
+    let gate = Gate::default();
+    let blocked = block(&pool, &gate);
+    let queued = pool.submit(|| 1);
+    for timeout in [Duration::ZERO, Duration::from_millis(1)] {
+        let stragglers = pool.shutdown_timeout(timeout, false).unwrap_err();
+        assert_eq!(stragglers.queued, 1);
+        let [(name, location)] = &stragglers.threads[..] else { panic!("{stragglers:?}") };
+        assert_eq!((name.as_str(), location.file()), ("crew_0", file!()));
+        let text = stragglers.to_string();
+        assert!(text.contains("crew_0: job created at") && text.contains("executor.rs"), "{text}");
+    }
+    gate.open();
+    pool.shutdown_timeout(PATIENCE, false).unwrap();
+    blocked.wait().unwrap();
+    assert_eq!(queued.wait().unwrap(), 1);
+}
+
+#[test]
+fn b62_a_full_queue_refuses() {
+    let pool = ThreadPool::builder().threads(1).queue(2).build();
+    let gate = Gate::default();
+    let blocked = block(&pool, &gate);
+    let queued = [pool.submit(|| ()), pool.submit(|| ())];
+    let (tell, told) = mpsc::channel();
+    let tell = Tell(tell);
+    let error = pool.submit(move || keep(&tell)).wait().unwrap_err();
+    assert!(matches!(error, JobError::Refused(ExecutorError::Full)), "{error}");
+    assert!(told.try_recv().is_ok(), "its closure is freed");
+    gate.open();
+    blocked.wait().unwrap();
+    queued.into_iter().for_each(|job| job.wait().unwrap());
+    pool.submit(|| ()).wait().unwrap();
+}
+
+#[test]
+fn b62_a_job_for_which_a_thread_is_free_is_not_one_that_waits() {
+    for queue in [0, 1, 0, 1, 0, 1] {
+        let pool = ThreadPool::builder().threads(3).queue(queue).build();
+        let gate = Gate::default();
+        let jobs: Vec<_> = (0..3 + queue)
+            .map(|_| {
+                let gate = gate.clone();
+                pool.submit(move || gate.pass())
+            })
+            .collect();
+        let error = pool.submit(|| ()).wait().unwrap_err();
+        assert!(matches!(error, JobError::Refused(ExecutorError::Full)), "{error}");
+        gate.open();
+        jobs.into_iter().for_each(|job| job.wait().unwrap());
+    }
+}
+
+#[test]
+fn there_are_no_more_threads_than_asked_for_and_they_are_named() {
+    let pool = ThreadPool::builder().threads(3).name("crew").build();
+    let together = Arc::new(Barrier::new(3));
+    let jobs: Vec<_> = (0..300)
+        .map(|_| {
+            let together = together.clone();
+            pool.submit(move || {
+                together.wait();
+                thread::current().name().unwrap().to_owned()
+            })
+        })
+        .collect();
+    let names: BTreeSet<_> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
+    assert!(names.into_iter().eq(["crew_0", "crew_1", "crew_2"]));
+}
+
+#[test]
+fn an_idle_thread_is_used_again() {
+    let pool = ThreadPool::builder().threads(0).build();
+    let names: BTreeSet<_> = (0..50)
+        .map(|_| pool.submit(|| thread::current().name().unwrap().to_owned()).wait().unwrap())
+        .collect();
+    assert!(names.into_iter().eq(["tulipa_0"]), "at least one, and no more");
+}
+
+#[test]
+fn b62_no_thread_is_idle_while_a_job_is_queued() {
+    let rounds = if cfg!(debug_assertions) { 500 } else { 5_000 };
+    let pool = ThreadPool::new(4);
+    for _ in 0..rounds {
+        let together = Arc::new(Barrier::new(4));
+        let jobs: Vec<_> = (0..4)
+            .map(|_| {
+                let together = together.clone();
+                pool.submit(move || together.wait().is_leader())
+            })
+            .collect();
+        for job in jobs {
+            job.wait_timeout(PATIENCE).expect("a job is starving").unwrap();
+        }
+    }
+}
+
+#[test]
+fn b62_jobs_from_many_threads_run_once_each() {
+    let pool = ThreadPool::new(3);
+    let (run, cancelled) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for number in 0..2_000 {
+                    let run = run.clone();
+                    let job = pool.submit(move || run.fetch_add(1, SeqCst));
+                    match number % 3 {
+                        0 => drop(job.wait().unwrap()),
+                        1 if job.cancel() => drop(cancelled.fetch_add(1, SeqCst)),
+                        _ => drop(job),
+                    }
+                }
+            });
+        }
+    });
+    pool.shutdown(true, false).unwrap();
+    assert_eq!(run.load(SeqCst) + cancelled.load(SeqCst), 8_000);
+}
+
+#[test]
+fn wait_timeout_gives_the_handle_back() {
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let mut job = block(&pool, &gate);
+    for timeout in [Duration::ZERO, Duration::from_millis(1)] {
+        job = job.wait_timeout(timeout).unwrap_err();
+        assert!(format!("{job:?}").contains("pending"));
+    }
+    gate.open();
+    job.wait_timeout(Duration::MAX).unwrap().unwrap();
+}
+
+#[test]
+fn a_dropped_pool_finishes_its_jobs() {
+    let (tell, told) = mpsc::channel();
+    let pool = ThreadPool::new(1);
+    let jobs: Vec<_> = (0..10)
+        .map(|number| {
+            // The last handle goes inside of the pool's own thread.
+            let (own, tell) = (pool.clone(), tell.clone());
+            pool.submit(move || {
+                drop(own);
+                tell.send(number).unwrap();
+            })
+        })
+        .collect();
+    drop((pool, tell));
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    assert!(told.iter().eq(0..10));
+}
+
+#[test]
+fn a_loop_awaits_jobs_and_runs_on_meanwhile() {
+    let event_loop = EventLoop::new().unwrap();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    event_loop.call_later(Duration::from_millis(1), move |_| gate.open());
+    let job = event_loop.run_in_executor(None, move || {
+        inside.pass();
+        thread::current().name().unwrap().to_owned()
+    });
+    assert_eq!(event_loop.run_until_complete(job).unwrap().unwrap(), "tulipa_0");
+    let pool = ThreadPool::builder().name("other").build();
+    let job = event_loop.run_in_executor(Some(&pool), || thread::current().name().map(str::len));
+    assert_eq!(event_loop.run_until_complete(job).unwrap().unwrap(), Some(7));
+}
+
+#[test]
+fn dropping_an_executor_job_cancels_it_in_the_queue_and_not_when_it_runs() {
+    let event_loop = EventLoop::new().unwrap();
+    let pool = ThreadPool::new(1);
+    let gate = Gate::default();
+    let ((begun, on_begun), (ended, on_ended)) = (mpsc::channel(), mpsc::channel());
+    let inside = gate.clone();
+    let running = event_loop.run_in_executor(Some(&pool), move || {
+        begun.send(()).unwrap();
+        inside.pass();
+        ended.send(()).unwrap();
+    });
+    on_begun.recv_timeout(PATIENCE).unwrap();
+    let (tell, told) = mpsc::channel();
+    let tell = Tell(tell);
+    let queued = event_loop.run_in_executor(Some(&pool), move || {
+        keep(&tell);
+        unreachable!("it was cancelled")
+    });
+    drop::<tulipa_loop::ExecutorJob<()>>(queued);
+    assert_eq!(told.try_recv().unwrap(), thread::current().id());
+    drop(running);
+    gate.open();
+    on_ended.recv_timeout(PATIENCE).expect("it runs to its end");
+    pool.shutdown(true, false).unwrap();
+}
+
+#[test]
+fn the_default_executor_can_be_replaced_and_the_old_one_is_shut_down() {
+    let event_loop = EventLoop::new().unwrap();
+    let (first, second) = (ThreadPool::new(1), ThreadPool::builder().name("second").build());
+    event_loop.set_default_executor(first.clone());
+    event_loop.set_default_executor(second.clone());
+    assert!(matches!(first.submit(|| ()).wait(), Err(JobError::Refused(_))));
+    let job = event_loop.run_in_executor(None, || thread::current().name().unwrap().to_owned());
+    assert_eq!(event_loop.run_until_complete(job).unwrap().unwrap(), "second_0");
+    event_loop.close().unwrap();
+    assert!(matches!(second.submit(|| ()).wait(), Err(JobError::Refused(_))));
+    let third = ThreadPool::new(1);
+    event_loop.set_default_executor(third.clone());
+    let refused = third.submit(|| ()).wait();
+    assert!(matches!(refused, Err(JobError::Refused(_))), "a closed loop takes nothing");
+    let job = event_loop.run_in_executor(None, || ());
+    let refused = futures_lite::future::block_on(job).unwrap_err();
+    assert!(matches!(refused, JobError::Refused(ExecutorError::ShutDown)));
+}
+
+#[test]
+fn the_loop_runs_while_its_default_executor_shuts_down_and_uses_it_no_more() {
+    let event_loop = EventLoop::new().unwrap();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let job = event_loop.run_in_executor(None, move || inside.pass());
+    event_loop.call_later(Duration::from_millis(1), move |_| gate.open());
+    event_loop.run_until_complete(event_loop.shutdown_default_executor(None)).unwrap().unwrap();
+    event_loop.run_until_complete(job).unwrap().unwrap();
+    let late = event_loop.run_in_executor(None, || ());
+    let error = event_loop.run_until_complete(late).unwrap().unwrap_err();
+    assert!(matches!(error, JobError::Refused(ExecutorError::ShutDown)), "{error}");
+    event_loop.run_until_complete(event_loop.shutdown_default_executor(None)).unwrap().unwrap();
+}
+
+#[test]
+fn p16_the_shutdown_of_the_default_executor_ends_at_its_timeout() {
+    let event_loop = EventLoop::new().unwrap();
+    let pool = ThreadPool::builder().threads(1).name("slow").build();
+    let gate = Gate::default();
+    event_loop.set_default_executor(pool.clone());
+    let blocked = block(&pool, &gate);
+    let timeout = Some(Duration::from_millis(2));
+    let shutdown = event_loop.shutdown_default_executor(timeout);
+    let stragglers = event_loop.run_until_complete(shutdown).unwrap().unwrap_err();
+    assert_eq!(stragglers.threads[0].0, "slow_0");
+    gate.open();
+    blocked.wait().unwrap();
+}
+
+#[test]
+fn p16_a_loop_closes_while_a_job_blocks() {
+    let event_loop = EventLoop::new().unwrap();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let mut jobs: Vec<_> = (0..40)
+        .map(|_| {
+            let inside = inside.clone();
+            event_loop.run_in_executor(None, move || inside.pass())
+        })
+        .collect();
+    let last = jobs.pop();
+    event_loop.close().unwrap();
+    drop((event_loop, last));
+    gate.open();
+    for job in jobs {
+        futures_lite::future::block_on(job).unwrap();
+    }
+}
+
+/// Runs each job in a thread of its own.
+#[derive(Clone, Default)]
+struct Spawning {
+    shut_down: Arc<AtomicBool>,
+    refuse: bool,
+}
+
+impl Executor for Spawning {
+    fn execute(&self, job: Job) -> Result<(), ExecutorError> {
+        assert!(job.location().file().ends_with("executor.rs"));
+        if self.refuse {
+            return Err(ExecutorError::NoThread);
+        }
+        thread::spawn(move || job.run());
+        Ok(())
+    }
+
+    fn shutdown(&self) {
+        self.shut_down.store(true, SeqCst);
+    }
+
+    fn shutdown_and_wait(&self, _timeout: Option<Duration>) -> Result<(), Stragglers> {
+        self.shutdown();
+        Ok(())
+    }
+}
+
+#[test]
+fn any_executor_will_do() {
+    let event_loop = EventLoop::new().unwrap();
+    let executor = Spawning::default();
+    event_loop.set_default_executor(executor.clone());
+    let job = event_loop.run_in_executor(None, || 42);
+    assert_eq!(event_loop.run_until_complete(job).unwrap().unwrap(), 42);
+    let refusing = Spawning { refuse: true, ..Spawning::default() };
+    let job = event_loop.run_in_executor(Some(&refusing), || 42);
+    let error = event_loop.run_until_complete(job).unwrap().unwrap_err();
+    assert!(matches!(error, JobError::Refused(ExecutorError::NoThread)), "{error}");
+    event_loop.close().unwrap();
+    assert!(executor.shut_down.load(SeqCst));
+}
+
+#[test]
+fn a_job_by_hand_runs_once_or_is_cancelled_by_its_drop() {
+    let (job, handle) = Job::new(|| 7);
+    assert!(format!("{job:?}").contains("executor.rs"));
+    job.run();
+    assert!(handle.is_done() && !handle.cancel());
+    assert_eq!(handle.wait().unwrap(), 7);
+    let (job, handle) = Job::new(|| 7);
+    drop(job);
+    assert!(matches!(handle.wait(), Err(JobError::Cancelled)));
+}
