@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tulipa_loop::{EventLoop, LoopHandle, TimerHandle};
 
 /// How many callbacks are scheduled between two turns.
 const GENERATION: u64 = 1000;
+/// How long a loop looks before it sleeps, where it does.
+const SPIN: Duration = Duration::from_micros(50);
 /// How many timers are pending beside those that are measured.
 const PENDING: u64 = 10_000;
 
@@ -32,6 +35,7 @@ fn main() {
     timers_that_fire().run(&plan);
     yields().run(&plan);
     foreign_calls().run(&plan);
+    wake_latency().run(&plan);
     executor().run(&plan);
 }
 
@@ -189,6 +193,44 @@ fn foreign_calls() -> Table<'static> {
             });
             runtime.block_on(all_done).expect("it is sent");
             caller.join().expect("no panic");
+        })
+}
+
+/// A thread asks the sleeping loop for something and waits for the answer: two wake-ups in turn.
+fn wake_latency() -> Table<'static> {
+    let ask = |event_loop: &EventLoop, n: u64| {
+        let remote = event_loop.remote();
+        let asker = thread::spawn(move || {
+            for _ in 0..n {
+                let (answer, answered) = mpsc::channel();
+                let asked = remote.call_soon(move |_| answer.send(()).expect("it is awaited"));
+                asked.expect("the loop is open");
+                answered.recv().expect("the loop answers");
+            }
+            remote.stop().expect("the loop is open");
+        });
+        event_loop.run_forever().expect("it runs");
+        asker.join().expect("no panic");
+    };
+    let sleeping = tulipa();
+    let spinning = EventLoop::builder().busy_poll(SPIN).build().expect("there are descriptors");
+    let runtime = tokio();
+    Table::new("question from a thread to a sleeping loop, and answer", "tokio Handle::spawn")
+        .case("tulipa Remote::call_soon", move |n| ask(&sleeping, n))
+        .case("the same with busy_poll", move |n| ask(&spinning, n))
+        .case("tokio Handle::spawn", move |n| {
+            let handle = runtime.handle().clone();
+            let (done, all_done) = tokio::sync::oneshot::channel();
+            let asker = thread::spawn(move || {
+                for _ in 0..n {
+                    let (answer, answered) = mpsc::channel();
+                    handle.spawn(async move { answer.send(()) });
+                    answered.recv().expect("the runtime answers");
+                }
+                handle.spawn(async move { done.send(()) });
+            });
+            runtime.block_on(all_done).expect("it is sent");
+            asker.join().expect("no panic");
         })
 }
 
