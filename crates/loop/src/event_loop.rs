@@ -243,6 +243,7 @@ impl LoopHandle {
             // keeps what is dropped below from being deregistered there.
             core.selector.close();
         }
+        self.close_tasks();
         core.close_shared(self);
         self.close_sources();
         #[cfg(all(unix, feature = "signal"))]
