@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +34,11 @@ fn main() {
     }
     timers_that_fire().run(&plan);
     yields().run(&plan);
+    spawn_and_join().run(&plan);
+    for (title, tasks) in [("a yield of one task", 1), ("a yield of a hundred tasks", 100)] {
+        task_yields(title, tasks).run(&plan);
+    }
+    ping_pong().run(&plan);
     foreign_calls().run(&plan);
     wake_latency().run(&plan);
     executor().run(&plan);
@@ -163,6 +168,110 @@ fn yields() -> Table<'static> {
             runtime.block_on(async {
                 for _ in 0..n {
                     tokio::task::yield_now().await;
+                }
+            });
+        })
+}
+
+fn spawn_and_join() -> Table<'static> {
+    let (event_loop, runtime) = (tulipa(), tokio());
+    let local = tokio::task::LocalSet::new();
+    Table::new("task spawned and joined", "tokio spawn_local")
+        .case("tulipa spawn", move |n| {
+            let future = async {
+                for i in 0..n {
+                    tulipa_loop::spawn(async move { consume(i) }).await.expect("no panic");
+                }
+            };
+            event_loop.run_until_complete(future).expect("it runs");
+        })
+        .case("tokio spawn_local", move |n| {
+            local.block_on(&runtime, async {
+                for i in 0..n {
+                    tokio::task::spawn_local(async move { consume(i) }).await.expect("no panic");
+                }
+            });
+        })
+}
+
+fn task_yields(title: &'static str, tasks: u64) -> Table<'static> {
+    let (event_loop, runtime) = (tulipa(), tokio());
+    let local = tokio::task::LocalSet::new();
+    Table::new(title, "tokio yield_now")
+        .case("tulipa yield_now", move |n| {
+            let yields = || async move {
+                for _ in 0..n.div_ceil(tasks) {
+                    tulipa_loop::yield_now().await;
+                }
+            };
+            let future = async {
+                let tasks: Vec<_> = (0..tasks).map(|_| tulipa_loop::spawn(yields())).collect();
+                for task in tasks {
+                    task.await.expect("no panic");
+                }
+            };
+            event_loop.run_until_complete(future).expect("it runs");
+        })
+        .case("tokio yield_now", move |n| {
+            let yields = || async move {
+                for _ in 0..n.div_ceil(tasks) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            local.block_on(&runtime, async {
+                let tasks: Vec<_> =
+                    (0..tasks).map(|_| tokio::task::spawn_local(yields())).collect();
+                for task in tasks {
+                    task.await.expect("no panic");
+                }
+            });
+        })
+}
+
+/// One of two sides that take turns: waits for its own and wakes the other.
+async fn side(
+    mine: usize,
+    rounds: u64,
+    turn: Rc<Cell<usize>>,
+    wakers: Rc<[Cell<Option<Waker>>; 2]>,
+) {
+    for _ in 0..rounds {
+        poll_fn(|context| {
+            if turn.get() == mine {
+                return Poll::Ready(());
+            }
+            wakers[mine].set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        turn.set(1 - mine);
+        if let Some(waker) = wakers[1 - mine].take() {
+            waker.wake();
+        }
+    }
+}
+
+fn ping_pong() -> Table<'static> {
+    let (event_loop, runtime) = (tulipa(), tokio());
+    let local = tokio::task::LocalSet::new();
+    let sides = |n: u64| {
+        let (turn, wakers) =
+            (Rc::new(Cell::new(0)), Rc::new(<[Cell<Option<Waker>>; 2]>::default()));
+        [0, 1].map(|mine| side(mine, n.div_ceil(2), turn.clone(), wakers.clone()))
+    };
+    Table::new("wake between two tasks", "tokio spawn_local")
+        .case("tulipa spawn", move |n| {
+            let future = async {
+                for task in sides(n).map(tulipa_loop::spawn) {
+                    task.await.expect("no panic");
+                }
+            };
+            event_loop.run_until_complete(future).expect("it runs");
+        })
+        .case("tokio spawn_local", move |n| {
+            local.block_on(&runtime, async {
+                for task in sides(n).map(tokio::task::spawn_local) {
+                    task.await.expect("no panic");
                 }
             });
         })

@@ -23,6 +23,7 @@ use crate::readers::Readers;
 use crate::remote::{RemoteCall, Shared};
 use crate::report::{ErrorContext, ExceptionHandler, Failure, Origin, panic_message};
 use crate::source::{SourceSlot, Wires};
+use crate::task::{TaskRunnable, Tasks};
 use crate::timers::Timers;
 
 /// A closure that runs once, and where it comes from.
@@ -48,6 +49,8 @@ pub(crate) enum Ready {
     Remote(Arc<dyn RemoteCall>),
     /// The main future of this run of the loop is to be polled.
     Main(u64),
+    /// A step of a task.
+    Task(TaskRunnable),
     /// It was cancelled, and its closure dropped.
     Cancelled,
 }
@@ -73,6 +76,11 @@ pub(crate) struct Core {
     pub(crate) stopping: Cell<bool>,
     pub(crate) ready: RefCell<ReadyQueue>,
     pub(crate) timers: RefCell<Timers>,
+    pub(crate) tasks: RefCell<Tasks>,
+    /// The task whose step this is.
+    pub(crate) current_task: Cell<Option<Token>>,
+    /// Whether tasks are to be dropped before the turn ends.
+    pub(crate) doomed: Cell<bool>,
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
     pub(crate) readers: RefCell<Readers>,
     pub(crate) wires: Rc<Wires>,
@@ -124,6 +132,15 @@ impl ReadyQueue {
         Some(mem::replace(entry, Ready::Cancelled))
     }
 
+    /// Takes out the steps of the tasks that `wanted` picks, in their order.
+    pub(crate) fn take_tasks(&mut self, wanted: impl Fn(Token) -> bool) -> Vec<TaskRunnable> {
+        let picks = |entry: &Ready| matches!(entry, Ready::Task(task) if wanted(task.metadata().0));
+        let picked = self.entries.iter_mut().filter(|entry| picks(entry));
+        let picked = picked.map(|entry| mem::replace(entry, Ready::Cancelled));
+        let task = |entry| if let Ready::Task(task) = entry { Some(task) } else { None };
+        picked.filter_map(task).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -157,6 +174,9 @@ impl Core {
             stopping: Cell::new(false),
             ready: RefCell::default(),
             timers: RefCell::new(Timers::new(start)),
+            tasks: RefCell::default(),
+            current_task: Cell::new(None),
+            doomed: Cell::new(false),
             sources: RefCell::default(),
             readers: RefCell::default(),
             wires: Rc::default(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tulipa_selector::{DefaultSelector, Selector, Timeout};
 
-use crate::core::{Core, Phase, Settings};
+use crate::core::{Core, Phase, Ready, Settings};
 use crate::handle::{Entered, LoopHandle};
 use crate::instrument::Instrument;
 use crate::main_future::MainFuture;
@@ -246,6 +246,7 @@ impl LoopHandle {
             // keeps what is dropped below from being deregistered there.
             core.selector.close();
         }
+        self.close_tasks();
         core.close_shared(self);
         self.close_sources();
         #[cfg(all(unix, feature = "signal"))]
@@ -263,7 +264,13 @@ impl LoopHandle {
         }
         let ready = core.ready.borrow_mut().take();
         for entry in ready {
-            core.release(self, || drop(entry));
+            core.release(self, || {
+                if let Ready::Remote(call) = &entry {
+                    // Drops the closure here, on the loop's thread, also while a handle to it lives.
+                    call.cancel();
+                }
+                drop(entry);
+            });
         }
         if let Some(executor) = core.executor.take() {
             core.release(self, || executor.shutdown());

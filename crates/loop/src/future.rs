@@ -62,7 +62,7 @@ pub struct SharedFuture<T> {
 
 /// Names a done callback for its removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallbackId(u64);
+pub struct CallbackId(pub(crate) u64);
 
 struct Inner<T> {
     handle: LoopHandle,

@@ -51,15 +51,14 @@ impl Drop for Entered {
     }
 }
 
-/// Runs `f` with the loop of that id if it is running on this thread.
+/// Runs `f`, which calls no user code, with the loop of that id if it is running on this thread.
 pub(crate) fn with_current<T>(id: u64, f: impl FnOnce(&Core) -> T) -> Option<T> {
-    let find = |current: &RefCell<Option<LoopHandle>>| {
+    let run = |current: &RefCell<Option<LoopHandle>>| {
         let current = current.borrow();
-        current.as_ref().filter(|handle| handle.core.id == id).map(|handle| handle.core.clone())
+        current.as_ref().filter(|handle| handle.core.id == id).map(|handle| f(&handle.core))
     };
     // On a thread that is ending there is no current loop.
-    let core = CURRENT.try_with(find).ok().flatten()?;
-    Some(f(&core))
+    CURRENT.try_with(run).ok().flatten()
 }
 
 impl LoopHandle {
@@ -201,6 +200,7 @@ impl LoopHandle {
         let mut statistics = *self.core.statistics.borrow();
         statistics.ready = self.core.ready.borrow().len();
         statistics.timers = self.core.timers.borrow().len();
+        statistics.tasks = self.core.tasks.borrow().pending();
         statistics.sources = self.core.sources.borrow().len();
         statistics
     }

@@ -62,6 +62,8 @@ pub struct Statistics {
     pub most_ready: usize,
     /// Timers pending now.
     pub timers: usize,
+    /// Tasks that have not ended.
+    pub tasks: usize,
     /// Sources registered now: readers and writers, transports.
     pub sources: usize,
     /// The largest time that a timer fired after its deadline.

@@ -1,4 +1,4 @@
-//! asyncio's event loop for Rust: callbacks, timers, futures, readers, signals and threads.
+//! asyncio's event loop for Rust: callbacks, timers, tasks, futures, readers, signals and threads.
 //!
 //! ```
 //! use std::time::Duration;
@@ -15,7 +15,10 @@
 //! });
 //! event_loop.run_forever()?;
 //!
-//! let answer = event_loop.run_until_complete(async { 6 * 7 })?;
+//! let answer = event_loop.run_until_complete(async {
+//!     let task = tulipa_loop::spawn(async { 6 * 7 });
+//!     task.await
+//! })??;
 //! assert_eq!(answer, 42);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -28,14 +31,16 @@
 //!   while anything of the loop is borrowed, destructors and wakers included.
 //! - **Nothing ends the loop by accident.** A panic in a callback is caught, reported once to the
 //!   exception handler with the place that scheduled it, and the loop goes on.
+//! - **A cancel is a request, and is not lost.** A [`Task`] ends where it is suspended, or where it
+//!   says it can be cancelled, with clean-up that may await: see [`cancellable`].
 //! - **Nothing is left behind.** Cancelling frees a closure at once. Dropping the loop drops all that was
 //!   scheduled, on its own thread, and handles that live on do nothing.
 //! - **The clock is the selector's.** With a `VirtualSelector` everything here runs in virtual time.
 //!
 //! # Limits
 //! A loop lives on one thread and everything it gives out is `!Send`, except [`Remote`]. One loop runs
-//! on a thread at a time. At most 2³² − 1 timers and 64 loops with signal handlers. After `fork` a loop
-//! refuses to run in the child, which may do no more with it than drop it.
+//! on a thread at a time. At most 2³² − 2 timers, as many tasks, and 64 loops with signal handlers.
+//! After `fork` a loop refuses to run in the child, which may do no more with it than drop it.
 //!
 //! # Features
 //! | feature | adds |
@@ -50,6 +55,8 @@
 //! | `turn` | one turn of the loop, step by step |
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
 //! | `remote` | [`Remote`], the part that other threads may hold |
+//! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
+//! | `yield_now` | [`yield_now`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`ThreadPool`] and `run_in_executor` |
@@ -81,9 +88,11 @@ mod source;
 mod stdin;
 #[cfg(all(unix, feature = "signal"))]
 mod sys;
+mod task;
 mod thread_pool;
 mod timers;
 mod turn;
+mod yield_now;
 
 pub use async_fd::{AsyncFd, Ready};
 pub use event_loop::{Builder, EventLoop, RunError};
@@ -99,3 +108,8 @@ pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
 pub use source::{Source, Wires};
 #[cfg(unix)]
 pub use stdin::Stdin;
+pub use task::{
+    Cancellable, Join, JoinError, Joined, Shield, Task, TaskBuilder, TaskId, TaskRef, TaskStatus,
+    all_tasks, cancellable, current_task, shield, spawn,
+};
+pub use yield_now::yield_now;

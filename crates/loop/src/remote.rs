@@ -6,6 +6,7 @@
 //! one thread is kept.
 
 use std::fmt;
+use std::mem;
 use std::panic::Location;
 use std::sync::{Arc, PoisonError};
 
@@ -19,6 +20,8 @@ use tulipa_selector::Notifier;
 
 use crate::LoopHandle;
 use crate::core::{Core, Ready};
+use crate::handle::with_current;
+use crate::task::TaskRunnable;
 
 /// The loop is closed: nothing will run on it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +70,8 @@ enum Message {
     Call(Arc<dyn RemoteCall>),
     /// Poll the main future of this run.
     Main(u64),
+    /// A step of a task that was woken elsewhere, or while the loop was not running.
+    Task(TaskRunnable),
     Stop,
 }
 
@@ -190,6 +195,25 @@ impl Shared {
         let _ = self.send(Message::Main(run));
     }
 
+    /// Puts the next step of a woken task where the loop finds it: on the loop's thread into the
+    /// ready queue, which is plain memory, from anywhere else into the queue of messages.
+    pub(crate) fn schedule_task(&self, task: TaskRunnable) {
+        let mut task = Some(task);
+        with_current(self.id, |core| {
+            if let Some(task) = task.take() {
+                core.ready.borrow_mut().push(Ready::Task(task));
+            }
+        });
+        let Some(task) = task else { return };
+        match self.queue.push(Message::Task(task)) {
+            // A waker has nobody to tell about a broken doorbell: the next message does.
+            Ok(()) => drop(self.notifier.notify()),
+            // The loop is gone and could not collect this task in time. Dropping it here could drop
+            // its future on a foreign thread, so it is leaked.
+            Err(refused) => mem::forget(refused),
+        }
+    }
+
     fn send(&self, message: Message) -> Result<(), RemoteError> {
         self.queue.push(message).map_err(|_| RemoteError::LoopClosed)?;
         match self.notifier.notify() {
@@ -222,6 +246,9 @@ impl Core {
                 Message::Stop => self.stopping.set(true),
                 Message::Main(run) => {
                     self.ready.borrow_mut().push(Ready::Main(run));
+                }
+                Message::Task(task) => {
+                    self.ready.borrow_mut().push(Ready::Task(task));
                 }
                 Message::Call(call) => {
                     self.ready.borrow_mut().push(Ready::Remote(call));

@@ -45,6 +45,8 @@ pub enum Origin {
     Source,
     /// The future given to `run_until_complete`.
     Main,
+    /// A task.
+    Task,
     /// A waker, or a destructor that the loop ran.
     Release,
     /// An exception handler.
@@ -100,6 +102,7 @@ impl fmt::Display for Origin {
             Origin::Done => "a done callback",
             Origin::Source => "a source",
             Origin::Main => "the main future",
+            Origin::Task => "a task",
             Origin::Release => "a waker or destructor",
             Origin::ExceptionHandler => "the exception handler",
             Origin::Instrument => "an instrument",

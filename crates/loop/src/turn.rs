@@ -64,6 +64,7 @@ impl LoopHandle {
             let Some(entry) = entry else { break };
             self.run_ready(entry, main);
         }
+        self.reap_tasks();
         core.count(|statistics| {
             statistics.turns += 1;
             statistics.most_ready = statistics.most_ready.max(count);
@@ -206,6 +207,7 @@ impl LoopHandle {
                 }
                 return;
             }
+            Ready::Task(task) => self.run_task(task),
         }
         core.count(|statistics| statistics.callbacks += 1);
     }

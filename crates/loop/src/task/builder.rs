@@ -1,0 +1,127 @@
+//! Making tasks.
+
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::run::Body;
+use super::{Key, Task, TaskRef};
+use crate::LoopHandle;
+use crate::core::Ready;
+
+/// Sets up a task: see [`LoopHandle::task`].
+#[must_use = "a builder does nothing until `spawn`"]
+#[derive(Clone)]
+pub struct TaskBuilder {
+    handle: LoopHandle,
+    name: Option<Rc<str>>,
+}
+
+/// Runs a future as a task of the loop that is running on this thread. Stands for
+/// `asyncio.create_task`; see [`LoopHandle::spawn`].
+///
+/// # Panics
+/// Outside of a running loop.
+#[track_caller]
+pub fn spawn<F>(future: F) -> Task<F::Output>
+where
+    F: Future + 'static,
+{
+    LoopHandle::current().spawn(future)
+}
+
+impl LoopHandle {
+    /// Runs a future as a task of this loop, side by side with everything else. It need not be `Send`.
+    ///
+    /// The loop owns the task: dropping the handle detaches it. On a closed loop the future is dropped
+    /// and the task has been cancelled.
+    ///
+    /// ```
+    /// use tulipa_loop::{EventLoop, spawn, yield_now};
+    ///
+    /// let event_loop = EventLoop::new()?;
+    /// let sum = event_loop.run_until_complete(async {
+    ///     let one = spawn(async {
+    ///         yield_now().await;
+    ///         1
+    ///     });
+    ///     let two = spawn(async { 2 });
+    ///     Ok::<_, tulipa_loop::JoinError>(one.await? + two.await?)
+    /// })??;
+    /// assert_eq!(sum, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Order
+    /// The first step is at the loop's next turn, never inside this call; first in, first out with the
+    /// callbacks of [`call_soon`](Self::call_soon).
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+    {
+        self.spawn_at(Location::caller(), None, future)
+    }
+
+    /// [`spawn`](Self::spawn), by asyncio's name.
+    #[track_caller]
+    pub fn create_task<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+    {
+        self.spawn_at(Location::caller(), None, future)
+    }
+
+    /// A task with options: `handle.task().name("fetch").spawn(future)`.
+    pub fn task(&self) -> TaskBuilder {
+        TaskBuilder { handle: self.clone(), name: None }
+    }
+
+    pub(crate) fn spawn_at<F>(
+        &self,
+        location: &'static Location<'static>,
+        name: Option<Rc<str>>,
+        future: F,
+    ) -> Task<F::Output>
+    where
+        F: Future + 'static,
+    {
+        if self.is_closed() {
+            return Task::refused(self);
+        }
+        let future_type = std::any::type_name::<F>;
+        let inserted = self.core.tasks.borrow_mut().insert(location, future_type, name);
+        // With more than four billion tasks pending, one more would be dropped unheard otherwise.
+        let (key, id) = inserted.expect("the loop has room for no more tasks");
+        let shared = self.core.shared.clone();
+        let body = Body::new(self.clone(), future);
+        let (runnable, raw) = async_task::Builder::new()
+            .metadata(Key(key))
+            .spawn_local(|_| body, move |runnable| shared.schedule_task(runnable));
+        self.core.ready.borrow_mut().push(Ready::Task(runnable));
+        Task::new(TaskRef::spawned(self.clone(), key, id), raw)
+    }
+}
+
+impl TaskBuilder {
+    /// Its name, instead of `Task-N`.
+    pub fn name(mut self, name: impl Into<Rc<str>>) -> TaskBuilder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Makes the task: see [`LoopHandle::spawn`].
+    #[track_caller]
+    pub fn spawn<F>(self, future: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+    {
+        self.handle.spawn_at(Location::caller(), self.name, future)
+    }
+}
+
+impl fmt::Debug for TaskBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,331 @@
+//! [`Task`], the handle that owns a task's result, and the ways to wait for it.
+
+use std::any::Any;
+use std::fmt;
+use std::mem;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tulipa_selector::Token;
+
+use super::{Key, Output, TaskRef};
+use crate::LoopHandle;
+use crate::report::panic_message;
+
+/// Why a task has no value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// It was cancelled, or its loop was closed.
+    #[error("the task was cancelled")]
+    Cancelled,
+    /// It panicked; this is the payload.
+    #[error("the task panicked: {}", panic_message(&**.0))]
+    Panicked(Box<dyn Any + Send>),
+    /// It is the task that asks: it would wait for itself for ever.
+    #[error("a task cannot wait for itself")]
+    Deadlock,
+}
+
+impl JoinError {
+    /// Whether the task was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, JoinError::Cancelled)
+    }
+}
+
+/// The handle to a task: it owns the result. What does not need the result is in [`TaskRef`], which it
+/// dereferences to.
+///
+/// A task is not a future but becomes one:
+/// - `task.await` gives the result, and cancels the task if it is given up;
+/// - [`task.joined().await`](Self::joined) does not cancel;
+/// - dropping the handle detaches the task, which runs on. If it panics, that is reported to the
+///   loop's exception handler; its value is dropped. A task whose errors matter and that nobody awaits
+///   is left with [`detach`](Self::detach).
+#[must_use = "dropping a task detaches it: its value is lost, `drop` it to say so"]
+pub struct Task<T> {
+    reference: TaskRef,
+    raw: Raw<T>,
+}
+
+/// Where the result is.
+///
+/// `Live` becomes `Taken` when the result is handed out or the handle ends. `Refused` stays.
+enum Raw<T> {
+    Live(async_task::Task<Output<T>, Key>),
+    Taken,
+    /// A closed loop did not take the task.
+    Refused,
+}
+
+/// The result of a task: what `task.await` waits on. Dropping it requests that the task be cancelled,
+/// as asyncio passes a cancel on to what is awaited; see [`shield`] and [`Task::joined`].
+///
+/// # Cancel safety
+/// The task is asked to end and is not waited for; a panic while it ends is reported.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Join<T> {
+    task: Task<T>,
+}
+
+/// The result of a task that stays with its handle: see [`Task::joined`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Joined<'a, T> {
+    task: &'a mut Task<T>,
+}
+
+/// The result of a task that is not cancelled with whoever waits: see [`shield`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Shield<T> {
+    task: Task<T>,
+}
+
+/// Waits for a task without passing a cancel on to it: when this is dropped the task is detached, and
+/// runs on. Stands for `asyncio.shield`.
+///
+/// # Cancel safety
+/// The result is lost; a panic is reported to the loop's exception handler.
+pub fn shield<T>(task: Task<T>) -> Shield<T> {
+    Shield { task }
+}
+
+/// The key of a task that does not exist.
+const NO_TASK: Token = Token::from_bits(u64::MAX);
+
+impl<T> Task<T> {
+    pub(super) fn new(reference: TaskRef, raw: async_task::Task<Output<T>, Key>) -> Task<T> {
+        Task { reference, raw: Raw::Live(raw) }
+    }
+
+    pub(super) fn refused(handle: &LoopHandle) -> Task<T> {
+        Task { reference: TaskRef::spawned(handle.clone(), NO_TASK, 0), raw: Raw::Refused }
+    }
+
+    /// The task without its result, to keep or to cancel it from elsewhere.
+    pub fn reference(&self) -> TaskRef {
+        self.reference.clone()
+    }
+
+    /// Waits for the result without taking the handle: giving up waiting leaves the task alone, and
+    /// one can wait again.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    ///
+    /// # Panics
+    /// When it is awaited after the result was handed out.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub fn joined(&mut self) -> Joined<'_, T> {
+        Joined { task: self }
+    }
+
+    /// Takes the result without waiting; `None` while there is none. Stands for `result` and
+    /// `exception`.
+    ///
+    /// # Panics
+    /// If the result was handed out before.
+    pub fn try_result(&mut self) -> Option<Result<T, JoinError>> {
+        self.is_done().then(|| self.take())
+    }
+
+    /// Gives the result, or arranges for `context` to be woken when there is one. For combinators.
+    pub(crate) fn poll_joined(&mut self, context: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
+        match self.poll_done(context) {
+            Poll::Ready(Ok(())) => Poll::Ready(self.take()),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Ready when the task has ended; the result stays. An error if the task itself asks.
+    pub(crate) fn poll_done(&self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+        let TaskRef { handle, key, .. } = &self.reference;
+        let (core, key) = (&handle.core, *key);
+        if core.tasks.borrow().has_ended(key) {
+            return Poll::Ready(Ok(()));
+        }
+        if core.current_task.get() == Some(key) {
+            return Poll::Ready(Err(JoinError::Deadlock));
+        }
+        if !core.tasks.borrow().is_joined_by(key, context.waker()) {
+            // Wakers are the program's: cloned before the borrow and dropped after it.
+            let waker = context.waker().clone();
+            let old = core.tasks.borrow_mut().set_joiner(key, waker);
+            drop(old);
+        }
+        Poll::Pending
+    }
+
+    /// Takes the result of a task that has ended.
+    fn take(&mut self) -> Result<T, JoinError> {
+        match mem::replace(&mut self.raw, Raw::Taken) {
+            Raw::Live(raw) => take_result(raw),
+            Raw::Taken => panic!("a task was asked for its result a second time"),
+            Raw::Refused => {
+                self.raw = Raw::Refused;
+                Err(JoinError::Cancelled)
+            }
+        }
+    }
+}
+
+impl Task<()> {
+    /// Lets the task run on by itself; a panic is reported to the loop's exception handler. The same as
+    /// dropping the handle.
+    ///
+    /// Tasks with a `Result` have [`detach`](Task::detach) too, which reports their error. Others have
+    /// a value that nobody would see: `drop` them to say so.
+    pub fn detach(self) {}
+}
+
+impl<T: 'static, E: fmt::Display + 'static> Task<Result<T, E>> {
+    /// Lets the task run on by itself; an error or a panic is reported to the loop's exception handler,
+    /// with the task's name and place.
+    pub fn detach(mut self) {
+        let reference = self.reference();
+        if self.is_done() {
+            return self.report();
+        }
+        let finisher = Box::new(move |_: &LoopHandle| self.report());
+        let mut tasks = reference.handle.core.tasks.borrow_mut();
+        if let Some(entry) = tasks.get_pending(reference.key) {
+            entry.extras().finisher = Some(finisher);
+        }
+    }
+
+    /// Reports what the task has ended with, if it failed.
+    fn report(&mut self) {
+        if matches!(self.raw, Raw::Taken) {
+            return;
+        }
+        match self.take() {
+            Ok(Err(error)) => self.reference.report_error(error.to_string()),
+            Err(JoinError::Panicked(payload)) => self.reference.report_panic(payload),
+            Ok(Ok(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// Gets the result of a task that has ended. Without one its step was leaked: see `schedule_task`.
+fn take_result<T>(raw: async_task::Task<Output<T>, Key>) -> Output<T> {
+    let mut raw = raw.fallible();
+    let polled = Pin::new(&mut raw).poll(&mut Context::from_waker(Waker::noop()));
+    match polled {
+        Poll::Ready(Some(output)) => output,
+        Poll::Ready(None) => Err(JoinError::Cancelled),
+        Poll::Pending => {
+            raw.detach();
+            Err(JoinError::Cancelled)
+        }
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        let TaskRef { handle, key, .. } = &self.reference;
+        let ended = handle.core.tasks.borrow().has_ended(*key);
+        if let Raw::Live(raw) = mem::replace(&mut self.raw, Raw::Taken) {
+            if !ended {
+                raw.detach();
+            } else {
+                match take_result(raw) {
+                    Err(JoinError::Panicked(payload)) => self.reference.report_panic(payload),
+                    output => drop_unread(&self.reference, output),
+                }
+            }
+        }
+        let entry = handle.core.tasks.borrow_mut().detach(*key);
+        drop(entry);
+    }
+}
+
+/// Drops a value that nobody asked for. Debug mode names a `Result`, which may be an error.
+fn drop_unread<T>(task: &TaskRef, output: Output<T>) {
+    let name = std::any::type_name::<T>();
+    if task.handle.debug() && output.is_ok() && name.starts_with("core::result::Result<") {
+        tracing::warn!(target: "tulipa", "the {name} of {task:?} was dropped unread");
+    }
+    drop(output);
+}
+
+impl<T> Deref for Task<T> {
+    type Target = TaskRef;
+
+    fn deref(&self) -> &TaskRef {
+        &self.reference
+    }
+}
+
+impl<T> IntoFuture for Task<T> {
+    type Output = Result<T, JoinError>;
+    type IntoFuture = Join<T>;
+
+    fn into_future(self) -> Join<T> {
+        Join { task: self }
+    }
+}
+
+impl<T> Join<T> {
+    /// The task that is waited for.
+    pub fn reference(&self) -> TaskRef {
+        self.task.reference()
+    }
+}
+
+impl<T> Future for Join<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.task.poll_joined(context)
+    }
+}
+
+impl<T> Drop for Join<T> {
+    fn drop(&mut self) {
+        self.task.cancel();
+    }
+}
+
+impl<T> Future for Joined<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.task.poll_joined(context)
+    }
+}
+
+impl<T> Future for Shield<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.task.poll_joined(context)
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reference.fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for Join<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Join {:?}>", self.task)
+    }
+}
+
+impl<T> fmt::Debug for Joined<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Joined {:?}>", self.task)
+    }
+}
+
+impl<T> fmt::Debug for Shield<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Shield {:?}>", self.task)
+    }
+}
