@@ -76,7 +76,7 @@ impl<T: AsSource + 'static> AsyncFd<T> {
     /// # Cancel safety
     /// Dropping the future ends the wait; nothing is lost, because readiness is not consumed.
     pub fn readable(&self) -> Ready<'_> {
-        Ready { waiters: &self.waiters, side: Side::Read, id: None }
+        self.wait(Side::Read)
     }
 
     /// Waits until it is writable; all else is as with [`readable`](Self::readable).
@@ -84,7 +84,7 @@ impl<T: AsSource + 'static> AsyncFd<T> {
     /// # Errors
     /// As there.
     pub fn writable(&self) -> Ready<'_> {
-        Ready { waiters: &self.waiters, side: Side::Write, id: None }
+        self.wait(Side::Write)
     }
 
     /// Tries `operation`, and waits for readability and tries again for as long as it would block.
@@ -126,6 +126,12 @@ impl<T: AsSource + 'static> AsyncFd<T> {
     }
 }
 
+impl<T> AsyncFd<T> {
+    fn wait(&self, side: Side) -> Ready<'_> {
+        Ready { waiters: &self.waiters, handle: &self.handle, side, id: None }
+    }
+}
+
 impl<T> Deref for AsyncFd<T> {
     type Target = T;
 
@@ -147,6 +153,7 @@ impl<T> Drop for AsyncFd<T> {
 #[derive(Debug)]
 pub struct Ready<'a> {
     waiters: &'a Rc<Waiters>,
+    handle: &'a LoopHandle,
     side: Side,
     /// Its key among the waiters, from the first poll on. Once the key is gone it is ready.
     id: Option<u64>,
@@ -182,8 +189,7 @@ impl Drop for Ready<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
         let waker = self.waiters.sides[self.side as usize].borrow_mut().remove(&id);
-        // Without a loop there is nothing left to take back.
-        let _ = self.waiters.update();
+        self.waiters.update_or_wake(self.handle);
         drop(waker);
     }
 }
@@ -207,6 +213,22 @@ impl Waiters {
         registration.as_ref().map_or(Ok(()), |registration| registration.set_interest(interest))
     }
 
+    /// The same where there is nobody to return an error to. The selector has then stopped to watch
+    /// the descriptor for those who still wait: they try again, and get the error themselves.
+    fn update_or_wake(&self, handle: &LoopHandle) {
+        if self.update().is_err() {
+            self.wake_all(handle);
+        }
+    }
+
+    fn wake_all(&self, handle: &LoopHandle) {
+        for side in [Side::Read, Side::Write] {
+            for waker in self.take(side).into_values() {
+                handle.core.release(handle, || waker.wake());
+            }
+        }
+    }
+
     fn take(&self, side: Side) -> BTreeMap<u64, Waker> {
         mem::take(&mut *self.sides[side as usize].borrow_mut())
     }
@@ -214,10 +236,12 @@ impl Waiters {
 
 impl fmt::Debug for Waiters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Read before it is written: the writer is the program's.
         let [readers, writers] = &self.sides;
+        let (readers, writers) = (readers.borrow().len(), writers.borrow().len());
         f.debug_struct("Waiters")
-            .field("readers", &readers.borrow().len())
-            .field("writers", &writers.borrow().len())
+            .field("readers", &readers)
+            .field("writers", &writers)
             .finish_non_exhaustive()
     }
 }
@@ -233,8 +257,7 @@ impl Source for AsyncFdSource {
             .filter(|(_, ready)| *ready)
             .flat_map(|(side, _)| self.0.take(side).into_values())
             .collect();
-        // Taking an interest back fails only where the descriptor is gone, and who was woken finds out.
-        let _ = self.0.update();
+        self.0.update_or_wake(handle);
         for waker in woken {
             handle.core.release(handle, || waker.wake());
         }
@@ -242,11 +265,7 @@ impl Source for AsyncFdSource {
 
     fn closing(&mut self, handle: &LoopHandle) {
         self.0.closed.set(true);
-        for side in [Side::Read, Side::Write] {
-            for waker in self.0.take(side).into_values() {
-                handle.core.release(handle, || waker.wake());
-            }
-        }
+        self.0.wake_all(handle);
         let registration = self.0.registration.borrow_mut().take();
         handle.core.release(handle, || drop(registration));
     }

@@ -104,6 +104,10 @@ pub(crate) struct Core {
     pub(crate) process: u32,
 }
 
+/// An empty ready queue keeps room for this many entries, 1.5 megabytes; one that was larger gives its
+/// memory back. Bursts below it allocate nothing.
+const KEPT_WHEN_EMPTY: usize = 65_536;
+
 /// The ready queue: first in, first out. A position is the number of entries that ever came before,
 /// so an entry is found by its position for as long as it is waiting.
 #[derive(Default)]
@@ -122,6 +126,9 @@ impl ReadyQueue {
     pub(crate) fn pop(&mut self) -> Option<Ready> {
         let entry = self.entries.pop_front()?;
         self.first += 1;
+        if self.entries.is_empty() && self.entries.capacity() > KEPT_WHEN_EMPTY {
+            self.entries = VecDeque::new();
+        }
         Some(entry)
     }
 

@@ -315,7 +315,8 @@ impl<T> Inner<T> {
         let callbacks = mem::take(&mut state.callbacks);
         drop(state);
         for done in callbacks.into_values() {
-            self.schedule(done, outcome);
+            // A closed loop drops it instead, and its destructor is the program's.
+            self.handle.core.release(&self.handle, || self.schedule(done, outcome));
         }
         for waker in wakers.into_values() {
             self.handle.core.release(&self.handle, || waker.wake());
@@ -427,18 +428,14 @@ impl<T> State<T> {
 
 impl<T> Inner<T> {
     fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.borrow();
-        let status = match state.outcome() {
+        // Read before it is written: the writer is the program's.
+        let callbacks = self.state.borrow().callbacks.len();
+        let status = match self.outcome() {
             None => "pending",
             Some(Outcome::Value) => "finished",
             Some(Outcome::Cancelled) => "cancelled",
         };
-        write!(
-            f,
-            "<{name} {status} callbacks={} created at {}>",
-            state.callbacks.len(),
-            self.location
-        )
+        write!(f, "<{name} {status} callbacks={callbacks} created at {}>", self.location)
     }
 }
 

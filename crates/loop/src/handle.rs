@@ -189,7 +189,7 @@ impl LoopHandle {
     /// When the loop has to run next without being told: now if work is at hand, else the deadline of
     /// the next timer; `None` if only an event can give it work.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.core.has_work() {
+        if self.core.has_work() || self.core.selector.is_always_ready() {
             return Some(self.time());
         }
         self.core.timers.borrow().next()

@@ -11,7 +11,7 @@ use tulipa_selector::{
 };
 
 use crate::LoopHandle;
-use crate::report::Origin;
+use crate::report::{ErrorContext, Origin};
 use crate::source::Source;
 
 /// The descriptors that have a reader or a writer.
@@ -181,8 +181,13 @@ impl LoopHandle {
         let Some(watch) = watch else { return false };
         let old = watch.side(side).take();
         let Some(old) = old else { return false };
-        // That the descriptor is gone is no reason not to forget it.
-        let _ = self.update(raw, &watch);
+        let alone = watch.interest().is_none();
+        if let Err(error) = self.update(raw, &watch)
+            && !alone
+        {
+            let message = format!("the other callback of descriptor {raw} was removed too");
+            self.call_exception_handler(ErrorContext::error(message, error));
+        }
         old.cancel();
         true
     }

@@ -26,7 +26,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use futures_lite::Stream;
-use tulipa_selector::{Event, Interest, Registration, Selector, Source as Watched, Token};
+use tulipa_selector::{Event, Interest, Registration, Selector, Source as Watched};
 
 use crate::LoopHandle;
 use crate::readers::{Repeating, closed};
@@ -86,7 +86,6 @@ impl fmt::Debug for Signal {
 /// The signals of one loop.
 pub(crate) struct Signals {
     listener: Listener,
-    key: Cell<Option<Token>>,
     registration: RefCell<Option<Registration>>,
     handlers: RefCell<BTreeMap<Signal, Rc<Repeating>>>,
     streams: RefCell<Vec<Weak<StreamState>>>,
@@ -207,7 +206,6 @@ impl LoopHandle {
         let ear = Ear(listener.ear());
         let signals = Rc::new(Signals {
             listener,
-            key: Cell::new(None),
             registration: RefCell::default(),
             handlers: RefCell::default(),
             streams: RefCell::default(),
@@ -223,7 +221,6 @@ impl LoopHandle {
                 return Err(error);
             }
         }
-        signals.key.set(Some(key));
         *self.core.signals.borrow_mut() = Some(signals.clone());
         Ok(signals)
     }

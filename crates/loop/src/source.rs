@@ -72,7 +72,9 @@ impl Wires {
 
 impl fmt::Debug for Wires {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wires").field("marked", &self.marked.borrow().len()).finish_non_exhaustive()
+        // Read before it is written: the writer is the program's.
+        let marked = self.marked.borrow().len();
+        f.debug_struct("Wires").field("marked", &marked).finish_non_exhaustive()
     }
 }
 

@@ -69,6 +69,14 @@ struct Settings {
     name: String,
 }
 
+/// Whether the bound of the queue holds for a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Kept,
+    /// One item of a [`Map`], which looks for room before it takes one.
+    Ignored,
+}
+
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
@@ -188,13 +196,7 @@ impl ThreadPool {
         self.pool.shared.wait_for_end(Some(timeout))
     }
 
-    fn has_room(&self) -> bool {
-        self.pool.shared.lock().has_room(&self.pool.settings)
-    }
-}
-
-impl Executor for ThreadPool {
-    fn execute(&self, job: Job) -> Result<(), ExecutorError> {
+    fn enqueue(&self, job: Job, bound: Bound) -> Result<(), ExecutorError> {
         let settings = &self.pool.settings;
         let mut state = self.pool.shared.lock();
         // Refused jobs are dropped by the caller's return, not under the lock.
@@ -202,7 +204,7 @@ impl Executor for ThreadPool {
             drop(state);
             return Err(ExecutorError::ShutDown);
         }
-        if !state.has_room(settings) {
+        if bound == Bound::Kept && !state.has_room(settings) {
             drop(state);
             return Err(ExecutorError::Full);
         }
@@ -228,6 +230,16 @@ impl Executor for ThreadPool {
         drop(state);
         self.pool.shared.work.notify_one();
         Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.pool.shared.lock().has_room(&self.pool.settings)
+    }
+}
+
+impl Executor for ThreadPool {
+    fn execute(&self, job: Job) -> Result<(), ExecutorError> {
+        self.enqueue(job, Bound::Kept)
     }
 
     fn shutdown(&self) {
@@ -382,7 +394,8 @@ where
             let Some(item) = self.items.next() else { break };
             let function = self.function.clone();
             let (job, handle) = Job::at(self.location, move || function(item));
-            self.ahead.push_back(match self.pool.execute(job) {
+            // The item is taken, so its job goes in also if others have filled the queue meanwhile.
+            self.ahead.push_back(match self.pool.enqueue(job, Bound::Ignored) {
                 Ok(()) => handle,
                 Err(error) => JobHandle::refused(self.location, error),
             });
@@ -407,11 +420,14 @@ impl<I: Iterator, T, F> fmt::Debug for Map<I, T, F> {
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Read before it is written: the writer is the program's.
         let state = self.pool.shared.lock();
+        let (threads, jobs, shut_down) = (state.threads.len(), state.jobs.len(), state.shut_down);
+        drop(state);
         f.debug_struct("ThreadPool")
-            .field("threads", &state.threads.len())
-            .field("jobs", &state.jobs.len())
-            .field("shut_down", &state.shut_down)
+            .field("threads", &threads)
+            .field("jobs", &jobs)
+            .field("shut_down", &shut_down)
             .finish_non_exhaustive()
     }
 }

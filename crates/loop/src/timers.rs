@@ -43,6 +43,10 @@ struct Entry {
 /// The place of an entry that has left the heap because it is due.
 const DUE: u32 = u32::MAX;
 
+/// An empty heap keeps room for this many timers; one that was larger gives its memory back, as the
+/// table of entries does.
+const KEPT_WHEN_EMPTY: usize = 16_384;
+
 /// Four children: as many comparisons as with two, half the levels, and siblings share a cache line.
 const CHILDREN: usize = 4;
 
@@ -124,6 +128,9 @@ impl Timers {
 
     fn remove_item(&mut self, place: usize) {
         self.heap.swap_remove(place);
+        if self.heap.is_empty() && self.heap.capacity() > KEPT_WHEN_EMPTY {
+            self.heap = Vec::new();
+        }
         if place < self.heap.len() {
             self.move_down(place);
             self.move_up(place);

@@ -210,3 +210,21 @@ fn a_closed_loop_gives_everything_back() {
     let left = IN_USE.get() - before;
     assert!(left <= 0 || cfg!(debug_assertions) && left < 64, "{left} bytes are left");
 }
+
+#[test]
+fn b46_a_million_pending_timers_and_callbacks_give_their_memory_back_once_cancelled() {
+    let many: u64 = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
+    let virtual_loop = VirtualLoop::new();
+    turn(&virtual_loop);
+    let before = IN_USE.get();
+    let timers: Vec<_> =
+        (0..many).map(|n| virtual_loop.call_later(Duration::from_secs(n), |_| ())).collect();
+    timers.iter().for_each(|timer| timer.cancel());
+    drop(timers);
+    let callbacks: Vec<_> = (0..many).map(|_| virtual_loop.call_soon(|_| ())).collect();
+    callbacks.iter().for_each(|callback| callback.cancel());
+    drop(callbacks);
+    turn(&virtual_loop);
+    let kept = IN_USE.get() - before;
+    assert!(kept < 4 << 20, "{kept} bytes are still in use");
+}

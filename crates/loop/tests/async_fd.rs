@@ -444,3 +444,46 @@ fn an_async_fd_moves_and_outlives_its_loop() {
         assert_eq!(open_descriptors(), before);
     });
 }
+
+/// A descriptor that may be closed while it is owned.
+struct Careless(std::os::fd::RawFd);
+
+impl std::os::fd::AsFd for Careless {
+    #[expect(unsafe_code, reason = "to close it behind everybody's back is the point")]
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        // SAFETY: nothing but system calls sees the number once it is closed.
+        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.0) }
+    }
+}
+
+#[test]
+fn whoever_still_waits_when_the_selector_fails_is_woken_and_gets_the_error() {
+    alone("whoever_still_waits_when_the_selector_fails_is_woken_and_gets_the_error", || {
+        let event_loop = EventLoop::new().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        fill_blocking(&ours);
+        let raw = std::os::fd::IntoRawFd::into_raw_fd(ours);
+        let fd = AsyncFd::new(&event_loop, Careless(raw)).unwrap();
+        let (reads, reader) = Wakes::new();
+        let (writes, writer) = Wakes::new();
+        let mut readable = Box::pin(fd.readable());
+        let mut writable = Box::pin(fd.writable());
+        assert!(poll(readable.as_mut(), &reader).is_pending());
+        assert!(poll(writable.as_mut(), &writer).is_pending());
+        #[expect(unsafe_code, reason = "to close it behind everybody's back is the point")]
+        // SAFETY: `Careless` does not close it.
+        unsafe {
+            rustix::io::close(raw)
+        };
+        drop(readable);
+        assert_eq!((reads.count(), writes.count()), (0, 1));
+        assert!(matches!(poll(writable.as_mut(), &writer), Poll::Ready(Ok(()))));
+        let mut again = Box::pin(fd.writable());
+        assert!(matches!(poll(again.as_mut(), &writer), Poll::Ready(Err(_))));
+    });
+}
+
+fn fill_blocking(stream: &UnixStream) {
+    stream.set_nonblocking(true).unwrap();
+    fill(stream);
+}

@@ -1,4 +1,5 @@
-//! Blocking work in other threads: `ThreadPool`, jobs, `run_in_executor`.
+//! Blocking work in other threads: `ThreadPool`, jobs, `run_in_executor`. One file,
+//! because all of it waits at the same gates.
 #![cfg(not(miri))]
 
 use std::collections::BTreeSet;
@@ -596,4 +597,20 @@ fn a_job_by_hand_runs_once_or_is_cancelled_by_its_drop() {
     let (job, handle) = Job::new(|| 7);
     drop(job);
     assert!(matches!(handle.wait(), Err(JobError::Cancelled)));
+}
+
+#[test]
+fn a_map_loses_no_item_when_others_have_filled_the_queue() {
+    let pool = ThreadPool::builder().threads(1).queue(1).build();
+    let gate = Gate::default();
+    let blocked = block(&pool, &gate);
+    let waiting = pool.submit(|| ());
+    let mut squares = pool.map(1..=5, |n| n * n);
+    let opener = thread::spawn(move || gate.open());
+    let first = squares.next().map(Result::unwrap);
+    let rest = squares.map(Result::unwrap);
+    assert_eq!(first.into_iter().chain(rest).collect::<Vec<_>>(), [1, 4, 9, 16, 25]);
+    opener.join().unwrap();
+    blocked.wait().unwrap();
+    waiting.wait().unwrap();
 }

@@ -7,11 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use common::{Drops, Journal, journal_reports, millis, secs, strict_loop};
 use tulipa_loop::{Cancelled, LoopFuture, LoopHandle, Origin, Outcome, Promise};
+use tulipa_selector::Token;
 
 fn note_outcome(journal: &Journal<Outcome>) -> impl FnOnce(&LoopHandle, Outcome) + use<> {
     let journal = journal.clone();
@@ -366,4 +368,67 @@ fn a_thread_answers_through_a_remote_call() {
     assert_eq!(virtual_loop.run_until_complete(future).unwrap(), Ok(9));
     thread.join().unwrap();
     drop(hold);
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a destructor");
+    }
+}
+
+#[test]
+fn b58_done_callbacks_that_a_closed_loop_drops_may_panic_and_the_waiter_is_still_woken() {
+    let virtual_loop = tulipa_testing::VirtualLoop::new();
+    let (promise, future) = virtual_loop.create_future::<u8>();
+    for _ in 0..2 {
+        let bomb = Bomb;
+        future.add_done_callback(move |_, _| {
+            let _bomb = &bomb;
+        });
+    }
+    let woken = Arc::new(WokenFlag::default());
+    let waker = Waker::from(woken.clone());
+    let mut future = std::pin::pin!(future);
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    virtual_loop.close().unwrap();
+    promise.set(7).unwrap();
+    assert!(woken.0.load(Ordering::SeqCst));
+}
+
+#[derive(Default)]
+struct WokenFlag(AtomicBool);
+
+impl std::task::Wake for WokenFlag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Does something for each piece that is written to it.
+struct Meddling<F>(F);
+
+impl<F: FnMut()> std::fmt::Write for Meddling<F> {
+    fn write_str(&mut self, _text: &str) -> std::fmt::Result {
+        (self.0)();
+        Ok(())
+    }
+}
+
+#[test]
+fn b35_whoever_is_being_described_may_be_changed_by_the_writer() {
+    use std::fmt::Write;
+    let virtual_loop = tulipa_testing::VirtualLoop::new();
+    let (promise, future) = virtual_loop.create_future::<u8>();
+    let cancel = || {
+        future.cancel();
+    };
+    write!(Meddling(cancel), "{future:?} {promise:?}").unwrap();
+    let wires = virtual_loop.wires();
+    write!(Meddling(|| wires.mark(Token::from_bits(0))), "{wires:?}").unwrap();
+    let pool = tulipa_loop::ThreadPool::new(1);
+    write!(Meddling(|| drop(pool.submit(|| ()))), "{pool:?}").unwrap();
+    pool.shutdown(true, true).unwrap();
 }

@@ -213,7 +213,10 @@ fn a_regular_file_and_the_null_device_are_always_ready() {
             event_loop.run_once(os::PATIENCE).unwrap();
         }
         assert_eq!(calls.get(), 3);
+        // A foreign main loop that sleeps until then must not sleep at all.
+        assert!(event_loop.next_deadline().is_some());
         assert!(event_loop.remove_reader(&*file));
+        assert_eq!(event_loop.next_deadline(), None);
         turn(&event_loop);
         assert_eq!(calls.get(), 3);
     }

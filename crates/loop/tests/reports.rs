@@ -406,6 +406,7 @@ fn a_callback_that_is_slow_and_panics_is_reported_for_both() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn tulipa_debug_in_the_environment_turns_debug_mode_on() {
     for (value, debug) in [(Some("1"), "on"), (Some("0"), "off"), (Some(""), "off"), (None, "off")]
     {

@@ -154,6 +154,10 @@ impl<B: Backend> Engine<B> {
         self.state.borrow().table.keys()
     }
 
+    pub(crate) fn is_always_ready(&self) -> bool {
+        self.state.borrow().table.ready_now().next().is_some()
+    }
+
     pub(crate) fn close(&self) {
         self.door.close();
         let (backend, table) = {
@@ -420,6 +424,10 @@ macro_rules! delegate_selector {
 
             fn keys(&self) -> Vec<crate::Key> {
                 self.engine.keys()
+            }
+
+            fn is_always_ready(&self) -> bool {
+                self.engine.is_always_ready()
             }
 
             fn close(&self) {

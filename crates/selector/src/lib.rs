@@ -91,4 +91,4 @@ pub use selector::{Key, Registration, Registry, Selector};
 pub use slots::Slots;
 pub use source::{AsSource, RawSource, Source, VirtualId};
 pub use timeout::Timeout;
-pub use virtual_selector::{Hold, VirtualHandle, VirtualSelector};
+pub use virtual_selector::{Hold, Holder, VirtualHandle, VirtualSelector};

@@ -61,6 +61,12 @@ pub trait Selector: fmt::Debug {
     /// All that is registered, in no particular order. Stands for `get_map`, as a snapshot.
     fn keys(&self) -> Vec<Key>;
 
+    /// Whether a wait would return at once because of a source that is always ready, which the
+    /// [`backend_fd`](Self::backend_fd) does not tell.
+    fn is_always_ready(&self) -> bool {
+        false
+    }
+
     /// Lets go of every source and of the operating system's resources. A second call does
     /// nothing; dropping the selector does the same.
     fn close(&self);
@@ -171,7 +177,7 @@ impl Registration {
     ///
     /// # Errors
     /// As [`Selector::register`]. After an error the source is out of the operating system's set
-    /// and its interest is [`NONE`](Interest::NONE); a later call may try again. Taking an interest
+    /// and its interest is [`NONE`](Interest::NONE); a later call may try again. Taking all of it
     /// back fails only after the selector was closed.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         self.registry.set_interest(self.token, interest)
@@ -259,6 +265,10 @@ macro_rules! forward_selector {
 
             fn keys(&$this) -> Vec<crate::Key> {
                 $target.keys()
+            }
+
+            fn is_always_ready(&$this) -> bool {
+                $target.is_always_ready()
             }
 
             fn close(&$this) {

@@ -3,6 +3,9 @@
 //! An index is used again once it is vacated, its generation is not: it grows each time. A key that
 //! somebody kept too long finds nothing, instead of what took its place. An index whose generation is
 //! used up is retired, after 2³² uses.
+//!
+//! A table that was large and becomes empty gives its memory back. What comes later starts at a generation
+//! that no key of before can have.
 
 use std::fmt;
 
@@ -29,12 +32,18 @@ pub struct Slots<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     len: usize,
+    /// The generation at which a new index starts: above all that were ever given out.
+    floor: u32,
 }
 
 struct Slot<T> {
     generation: u32,
     value: Option<T>,
 }
+
+/// An empty table keeps room for this many values: enough that a program which comes and goes between
+/// nothing and some allocates nothing, and below a megabyte for what is in tables here.
+const KEPT_WHEN_EMPTY: usize = 16_384;
 
 /// More values than this have no index. The highest index is left out so that no token is
 /// `u64::MAX`, which kernels' user data can then use for something else.
@@ -43,7 +52,7 @@ const MAX_SLOTS: usize = u32::MAX as usize - 1;
 impl<T> Slots<T> {
     /// An empty table, which allocates nothing yet.
     pub const fn new() -> Slots<T> {
-        Slots { slots: Vec::new(), free: Vec::new(), len: 0 }
+        Slots { slots: Vec::new(), free: Vec::new(), len: 0, floor: 0 }
     }
 
     /// Puts a value in and returns its key; gives the value back where 2³² − 2 are in already.
@@ -54,7 +63,7 @@ impl<T> Slots<T> {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() < MAX_SLOTS => {
-                self.slots.push(Slot { generation: 0, value: None });
+                self.slots.push(Slot { generation: self.floor, value: None });
                 (self.slots.len() - 1) as u32
             }
             None => return Err(value),
@@ -90,7 +99,21 @@ impl<T> Slots<T> {
             slot.generation = next;
             self.free.push(key.index() as u32);
         }
+        if self.len == 0 && self.slots.len() > KEPT_WHEN_EMPTY {
+            self.give_memory_back();
+        }
         Some(value)
+    }
+
+    /// Forgets all indices; once for each time that so many values have come and gone.
+    #[cold]
+    fn give_memory_back(&mut self) {
+        let used = self.slots.iter().map(|slot| slot.generation).max();
+        // A retired index has the last generation there is, and cannot be forgotten.
+        let Some(floor) = used.unwrap_or(0).checked_add(1) else { return };
+        self.floor = floor;
+        self.slots = Vec::new();
+        self.free = Vec::new();
     }
 
     /// The key of the value at an index, if there is one.
@@ -150,5 +173,19 @@ mod tests {
         assert_ne!(slots.insert(2).unwrap().index(), first.index());
         assert_eq!(slots.get(last), None);
         assert_eq!(slots.len(), 1);
+    }
+
+    #[test]
+    fn b46_a_table_that_was_large_gives_its_memory_back_and_its_old_keys_find_nothing() {
+        let mut slots = Slots::new();
+        let many = KEPT_WHEN_EMPTY + 1;
+        for round in 0..3 {
+            let keys: Vec<_> = (0..many).map(|value| slots.insert(value).unwrap()).collect();
+            keys.iter().for_each(|key| assert!(slots.remove(*key).is_some()));
+            assert_eq!((slots.slots.capacity(), slots.free.capacity()), (0, 0), "round {round}");
+            let new = slots.insert(7).unwrap();
+            assert!(keys.iter().all(|old| *old != new && slots.get(*old).is_none()));
+            assert_eq!(slots.remove(new), Some(7));
+        }
     }
 }

@@ -75,6 +75,12 @@ pub struct Hold {
     bell: Arc<Bell>,
 }
 
+/// Makes [`Hold`]s in any thread.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    bell: Arc<Bell>,
+}
+
 struct World {
     state: RefCell<State>,
     door: Doorbell,
@@ -202,8 +208,12 @@ impl VirtualHandle {
 
     /// Keeps the clock from jumping while work goes on in another thread.
     pub fn hold(&self) -> Hold {
-        self.world.bell.lock().holds += 1;
-        Hold { bell: self.world.bell.clone() }
+        self.holder().hold()
+    }
+
+    /// Makes holds in any thread.
+    pub fn holder(&self) -> Holder {
+        Holder { bell: self.world.bell.clone() }
     }
 }
 
@@ -225,6 +235,14 @@ impl Bell {
         let state = self.changed.wait_while(self.lock(), waiting);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut state.rung)
+    }
+}
+
+impl Holder {
+    /// Keeps the clock from jumping until the hold is dropped.
+    pub fn hold(&self) -> Hold {
+        self.bell.lock().holds += 1;
+        Hold { bell: self.bell.clone() }
     }
 }
 

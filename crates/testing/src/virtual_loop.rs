@@ -3,10 +3,13 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use tulipa_loop::{Builder, EventLoop, RunError};
-use tulipa_selector::{Timeout, VirtualHandle, VirtualSelector};
+use tulipa_loop::{
+    Builder, EventLoop, Executor, ExecutorError, Job, RunError, Stragglers, ThreadPool,
+};
+use tulipa_selector::{Holder, Timeout, VirtualHandle, VirtualSelector};
 
-/// An event loop whose clock moves only when it is told to. Stands for asynctest's
+/// An event loop whose clock moves only when it is told to, and never jumps while a job is in its default
+/// executor. Stands for asynctest's
 /// `ClockedTestCase`.
 ///
 /// It dereferences to its [`EventLoop`].
@@ -35,6 +38,10 @@ impl VirtualLoop {
         let selector = VirtualSelector::new();
         let world = selector.handle();
         let event_loop = builder.selector(selector).build().expect("a virtual loop needs nothing");
+        event_loop.set_default_executor(HoldingPool {
+            pool: ThreadPool::builder().build(),
+            holder: world.holder(),
+        });
         VirtualLoop { event_loop, start: world.now(), world }
     }
 
@@ -117,6 +124,32 @@ impl Autojump<'_> {
 impl Drop for Autojump<'_> {
     fn drop(&mut self) {
         self.0.set_autojump(false);
+    }
+}
+
+/// The default executor of a virtual loop: while a job is in it the clock does not jump.
+struct HoldingPool {
+    pool: ThreadPool,
+    holder: Holder,
+}
+
+impl Executor for HoldingPool {
+    fn execute(&self, job: Job) -> Result<(), ExecutorError> {
+        let hold = self.holder.hold();
+        let (held, _result) = Job::new(move || {
+            job.run();
+            // After the result has been handed over, so that its waker came before.
+            drop(hold);
+        });
+        self.pool.execute(held)
+    }
+
+    fn shutdown(&self) {
+        Executor::shutdown(&self.pool);
+    }
+
+    fn shutdown_and_wait(&self, timeout: Option<Duration>) -> Result<(), Stragglers> {
+        self.pool.shutdown_and_wait(timeout)
     }
 }
 

@@ -192,18 +192,33 @@ fn the_clock_does_not_go_on_jumping_after_run_until_complete() {
 }
 
 #[test]
-fn while_a_job_is_held_the_clock_does_not_run_away_from_it() {
+fn while_a_job_is_in_the_default_executor_the_clock_does_not_run_away_from_it() {
     let virtual_loop = VirtualLoop::new();
     let fired = Rc::new(Cell::new(false));
     let timer = fired.clone();
     virtual_loop.call_later(secs(1), move |_| timer.set(true));
-    let hold = virtual_loop.world().hold();
     let job = virtual_loop.run_in_executor(None, || 6 * 7);
     let answer = virtual_loop.run_until_complete(job).unwrap().unwrap();
     assert_eq!((answer, fired.get(), virtual_loop.elapsed()), (42, false, Duration::ZERO));
-    drop(hold);
     virtual_loop.advance(secs(1));
     assert!(fired.get());
+}
+
+#[test]
+fn while_somebody_holds_it_the_clock_does_not_jump() {
+    let virtual_loop = VirtualLoop::new();
+    let fired = Rc::new(Cell::new(false));
+    let timer = fired.clone();
+    virtual_loop.call_later(secs(1), move |_| timer.set(true));
+    let (hold, remote) = (virtual_loop.world().hold(), virtual_loop.remote());
+    let worker = std::thread::spawn(move || {
+        let _hold = hold;
+        remote.stop().unwrap();
+    });
+    virtual_loop.world().set_autojump(true);
+    virtual_loop.run_forever().unwrap();
+    worker.join().unwrap();
+    assert_eq!((fired.get(), virtual_loop.elapsed()), (false, Duration::ZERO));
 }
 
 #[test]
