@@ -65,7 +65,7 @@ fn b53_a_timer_that_counts_from_its_deadline_does_not_drift() {
     let started = virtual_loop.time();
     tick(&virtual_loop, &journal, started, 0);
     virtual_loop.advance(secs(60));
-    assert_eq!(journal.take(), (0..=5).map(|n| secs(n)).collect::<Vec<_>>());
+    assert_eq!(journal.take(), (0..=5).map(secs).collect::<Vec<_>>());
 }
 
 /// The states of a loop, and what each method does in them.
