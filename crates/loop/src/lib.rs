@@ -57,7 +57,7 @@
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
 //! | `remote` | [`Remote`], the part that other threads may hold |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
-//! | `yield_now` | [`yield_now`] |
+//! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`ThreadPool`] and `run_in_executor` |
@@ -76,6 +76,7 @@ mod executor;
 mod future;
 mod handle;
 mod instrument;
+mod interval;
 mod job;
 mod main_future;
 mod readers;
@@ -84,6 +85,7 @@ mod report;
 #[cfg(all(unix, feature = "signal"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
+mod sleep;
 mod source;
 #[cfg(unix)]
 mod stdin;
@@ -91,6 +93,7 @@ mod stdin;
 mod sys;
 mod task;
 mod thread_pool;
+mod timeout;
 mod timers;
 mod turn;
 mod yield_now;
@@ -104,13 +107,18 @@ pub use executor::{
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
 pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
+pub use interval::{Interval, MissedTicks, interval, interval_at};
 pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
 pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
+pub use sleep::{Sleep, sleep, sleep_until};
 pub use source::{Source, Wires};
 #[cfg(unix)]
 pub use stdin::Stdin;
 pub use task::{
     Cancellable, Join, JoinError, Joined, Shield, Task, TaskBuilder, TaskId, TaskRef, TaskStatus,
     all_tasks, cancellable, current_task, shield, spawn,
+};
+pub use timeout::{
+    Elapsed, Timeout, TimeoutEnded, TimeoutFuture, WaitFor, timeout, timeout_at, wait_for,
 };
 pub use yield_now::yield_now;
