@@ -57,6 +57,7 @@
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
 //! | `remote` | [`Remote`], the part that other threads may hold |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
+//! | `group`, `gather` | [`task_group`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
@@ -74,6 +75,8 @@ mod core;
 mod event_loop;
 mod executor;
 mod future;
+mod gather;
+mod group;
 mod handle;
 mod instrument;
 mod interval;
@@ -105,6 +108,8 @@ pub use executor::{
     ThreadPool, ThreadPoolBuilder,
 };
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
+pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
+pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};
 pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
@@ -115,8 +120,8 @@ pub use source::{Source, Wires};
 #[cfg(unix)]
 pub use stdin::Stdin;
 pub use task::{
-    Cancellable, Join, JoinError, Joined, Shield, Task, TaskBuilder, TaskId, TaskRef, TaskStatus,
-    all_tasks, cancellable, current_task, shield, spawn,
+    Cancellable, Join, JoinError, Joined, Scoped, Shield, Task, TaskBuilder, TaskId, TaskRef,
+    TaskStatus, all_tasks, cancellable, current_task, shield, spawn,
 };
 pub use timeout::{
     Elapsed, Timeout, TimeoutEnded, TimeoutFuture, WaitFor, timeout, timeout_at, wait_for,

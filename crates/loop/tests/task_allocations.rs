@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
-use tulipa_loop::{EventLoop, LoopHandle, spawn, yield_now};
+use tulipa_loop::{EventLoop, LoopHandle, sleep, spawn, yield_now};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -114,4 +115,14 @@ fn a_ping_pong_between_tasks_allocates_the_tasks_only() {
         two.await.unwrap();
     });
     assert_eq!(count, 4);
+}
+
+#[test]
+fn a_sleep_allocates_nothing() {
+    let count = allocations(|| async {
+        for _ in 0..100 {
+            sleep(Duration::from_nanos(1)).await;
+        }
+    });
+    assert_eq!(count, 0);
 }

@@ -32,7 +32,7 @@ mod table;
 
 pub use builder::{TaskBuilder, spawn};
 pub use cancellable::{Cancellable, cancellable};
-pub use join::{Join, JoinError, Joined, Shield, Task, shield};
+pub use join::{Join, JoinError, Joined, Scoped, Shield, Task, shield};
 pub use reference::{TaskId, TaskRef, TaskStatus, all_tasks, current_task};
 pub(crate) use table::Tasks;
 
