@@ -26,6 +26,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::report::{ErrorContext, Origin};
+use crate::task::Start;
 use crate::{Cancelled, JoinError, LoopFuture, LoopHandle, TaskRef};
 
 /// Why a group gave no value.
@@ -211,7 +212,7 @@ impl<E: 'static> TaskGroup<E> {
                 Err(error) => failing.fail(error),
             }
         };
-        let task = group.handle.spawn_at(location, None, child);
+        let task = group.handle.spawn_at(location, None, Start::Soon, child);
         let reference = task.reference();
         let number = group.enter(reference.clone());
         task.finish_with(move |_, result| group.leave(number, result));

@@ -121,7 +121,7 @@ pub use source::{Source, Wires};
 pub use stdin::Stdin;
 pub use task::{
     Cancellable, Join, JoinError, Joined, Scoped, Shield, Task, TaskBuilder, TaskId, TaskRef,
-    TaskStatus, all_tasks, cancellable, current_task, shield, spawn,
+    TaskStatus, all_tasks, cancellable, current_task, shield, spawn, spawn_eager,
 };
 pub use timeout::{
     Elapsed, Timeout, TimeoutEnded, TimeoutFuture, WaitFor, timeout, timeout_at, wait_for,

@@ -11,6 +11,7 @@ use tulipa_loop::{EventLoop, LoopHandle, sleep, spawn, yield_now};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -20,6 +21,7 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get() + layout.size());
         // SAFETY: the caller's contract is passed on.
         unsafe { System.alloc(layout) }
     }
@@ -125,4 +127,21 @@ fn a_sleep_allocates_nothing() {
         }
     });
     assert_eq!(count, 0);
+}
+
+/// What a parked task holds beside its future: its allocation, counted here, and an entry of 80 bytes
+/// in the loop's table.
+#[test]
+fn a_parked_task_is_small() {
+    let event_loop = EventLoop::new().unwrap();
+    let park =
+        |count| (0..count).for_each(|_| drop(event_loop.spawn(std::future::pending::<()>())));
+    // The tables double: after these they have room for some more.
+    park(1030);
+    event_loop.run_once(Duration::ZERO).unwrap();
+    let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());
+    park(10);
+    assert_eq!(ALLOCATIONS.get() - allocations, 10);
+    let each = (BYTES.get() - bytes) / 10;
+    assert!(each <= 88, "a task's own allocation has {each} bytes");
 }
