@@ -259,7 +259,7 @@ impl LoopHandle {
         let start = self.time();
         let timers = core.timers.replace(crate::timers::Timers::new(start));
         // One at a time: two destructors that panic in one go would abort the process.
-        for timer in timers.into_callbacks() {
+        for timer in timers.into_alarms() {
             core.release(self, || drop(timer));
         }
         let ready = core.ready.borrow_mut().take();

@@ -12,6 +12,7 @@ use crate::core::{Callback, Core, Ready, log};
 use crate::instrument::{Instrument, Statistics};
 use crate::remote::Remote;
 use crate::report::{ErrorContext, ExceptionHandler, Origin};
+use crate::timers::Alarm;
 
 /// A handle to a loop for code on the loop's own thread: cheap to clone, and harmless to keep.
 ///
@@ -115,9 +116,13 @@ impl LoopHandle {
         delay: Duration,
         callback: impl FnOnce(&LoopHandle) + 'static,
     ) -> TimerHandle {
+        self.call_at(self.deadline_after(delay), callback)
+    }
+
+    /// The instant at which a delay that begins now is over.
+    pub(crate) fn deadline_after(&self, delay: Duration) -> Instant {
         let now = self.time();
-        let when = now.checked_add(delay).unwrap_or_else(|| now + FAR_AWAY);
-        self.call_at(when, callback)
+        now.checked_add(delay).unwrap_or_else(|| now + FAR_AWAY)
     }
 
     /// Runs `callback` at the instant `when` of the loop's clock, see [`time`](Self::time), or at the
@@ -144,7 +149,7 @@ impl LoopHandle {
             };
         }
         let callback = Callback { run: Box::new(callback), location, origin: Origin::Timer };
-        let inserted = self.core.timers.borrow_mut().insert(when, callback);
+        let inserted = self.core.timers.borrow_mut().insert(when, Alarm::Call(callback));
         // With more than four billion timers pending, one more would be dropped unheard otherwise.
         let key = inserted.unwrap_or_else(|_| panic!("the loop has room for no more timers"));
         TimerHandle { handle, key, when, location, cancelled: Cell::new(false) }

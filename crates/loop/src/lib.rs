@@ -56,7 +56,8 @@
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
 //! | `remote` | [`Remote`], the part that other threads may hold |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
-//! | `yield_now` | [`yield_now`] |
+//! | `group`, `gather` | [`task_group`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`ThreadPool`] and `run_in_executor` |
@@ -73,8 +74,11 @@ mod core;
 mod event_loop;
 mod executor;
 mod future;
+mod gather;
+mod group;
 mod handle;
 mod instrument;
+mod interval;
 mod job;
 mod main_future;
 mod readers;
@@ -83,6 +87,7 @@ mod report;
 #[cfg(all(unix, feature = "signal"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
+mod sleep;
 mod source;
 #[cfg(unix)]
 mod stdin;
@@ -90,6 +95,7 @@ mod stdin;
 mod sys;
 mod task;
 mod thread_pool;
+mod timeout;
 mod timers;
 mod turn;
 mod yield_now;
@@ -101,15 +107,22 @@ pub use executor::{
     ThreadPool, ThreadPoolBuilder,
 };
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
+pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
+pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};
 pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
+pub use interval::{Interval, MissedTicks, interval, interval_at};
 pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
 pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
+pub use sleep::{Sleep, sleep, sleep_until};
 pub use source::{Source, Wires};
 #[cfg(unix)]
 pub use stdin::Stdin;
 pub use task::{
-    Cancellable, Join, JoinError, Joined, Shield, Task, TaskBuilder, TaskId, TaskRef, TaskStatus,
-    all_tasks, cancellable, current_task, shield, spawn,
+    Cancellable, Join, JoinError, Joined, Scoped, Shield, Task, TaskBuilder, TaskId, TaskRef,
+    TaskStatus, all_tasks, cancellable, current_task, shield, spawn, spawn_eager,
+};
+pub use timeout::{
+    Elapsed, Timeout, TimeoutEnded, TimeoutFuture, WaitFor, timeout, timeout_at, wait_for,
 };
 pub use yield_now::yield_now;

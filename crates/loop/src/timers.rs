@@ -14,6 +14,7 @@
 //! Deadlines are nanoseconds since the loop's start: exact, and cheap to compare. One before the start
 //! counts as the start; one later than 2⁶⁴ ns (584 years) never fires.
 
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tulipa_selector::{Slots, Token};
@@ -37,7 +38,13 @@ struct Item {
 
 struct Entry {
     place: u32,
-    callback: Callback,
+    alarm: Alarm,
+}
+
+/// What a timer does.
+pub(crate) enum Alarm {
+    Call(Callback),
+    Wake(Waker),
 }
 
 /// The place of an entry that has left the heap because it is due.
@@ -67,14 +74,14 @@ impl Timers {
         Timers { start, heap: Vec::new(), entries: Slots::new(), sequence: 0 }
     }
 
-    /// Adds a timer; gives the callback back where there is no room for it.
-    pub(crate) fn insert(&mut self, when: Instant, callback: Callback) -> Result<Token, Callback> {
+    /// Adds a timer; gives the alarm back where there is no room for it.
+    pub(crate) fn insert(&mut self, when: Instant, alarm: Alarm) -> Result<Token, Alarm> {
         let place = self.heap.len() as u32;
         if place == DUE {
-            return Err(callback);
+            return Err(alarm);
         }
-        let entry = Entry { place, callback };
-        let key = self.entries.insert(entry).map_err(|entry| entry.callback)?;
+        let entry = Entry { place, alarm };
+        let key = self.entries.insert(entry).map_err(|entry| entry.alarm)?;
         self.sequence += 1;
         self.heap.push(Item { when: self.since_start(when), sequence: self.sequence, key });
         self.move_up(place as usize);
@@ -82,12 +89,32 @@ impl Timers {
     }
 
     /// Takes a timer out, due or not.
-    pub(crate) fn remove(&mut self, key: Token) -> Option<Callback> {
+    pub(crate) fn remove(&mut self, key: Token) -> Option<Alarm> {
         let entry = self.entries.remove(key)?;
         if entry.place != DUE {
             self.remove_item(entry.place as usize);
         }
-        Some(entry.callback)
+        Some(entry.alarm)
+    }
+
+    /// Whether a timer has neither run nor been removed.
+    pub(crate) fn contains(&self, key: Token) -> bool {
+        self.entries.get(key).is_some()
+    }
+
+    /// Whether a timer wakes this waker.
+    pub(crate) fn wakes(&self, key: Token, waker: &Waker) -> bool {
+        let alarm = self.entries.get(key).map(|entry| &entry.alarm);
+        matches!(alarm, Some(Alarm::Wake(known)) if known.will_wake(waker))
+    }
+
+    /// Gives a timer another waker; gives back the one that is not needed.
+    pub(crate) fn set_waker(&mut self, key: Token, waker: Waker) -> Alarm {
+        let alarm = Alarm::Wake(waker);
+        match self.entries.get_mut(key) {
+            Some(entry) => std::mem::replace(&mut entry.alarm, alarm),
+            None => alarm,
+        }
     }
 
     /// The deadline of the timer that is next.
@@ -112,8 +139,8 @@ impl Timers {
     }
 
     /// Takes everything out.
-    pub(crate) fn into_callbacks(self) -> impl Iterator<Item = Callback> {
-        self.entries.into_values().map(|entry| entry.callback)
+    pub(crate) fn into_alarms(self) -> impl Iterator<Item = Alarm> {
+        self.entries.into_values().map(|entry| entry.alarm)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -220,7 +247,7 @@ mod tests {
                 match op {
                     Op::Insert(after) => {
                         let when = now + Duration::from_nanos(after);
-                        let key = timers.insert(when, Callback::nothing()).ok().unwrap();
+                        let key = timers.insert(when, Alarm::Call(Callback::nothing())).ok().unwrap();
                         model.insert((when, set.len()), key);
                         set.push((when, key));
                     }

@@ -9,6 +9,7 @@ use crate::LoopHandle;
 use crate::core::{Core, Ready};
 use crate::main_future::MainFuture;
 use crate::report::Origin;
+use crate::timers::Alarm;
 
 /// For how many turns in a row the look at the operating system may be skipped while callbacks are
 /// ready: a yield then costs no system call, and events wait for no more than eight turns.
@@ -171,11 +172,16 @@ impl LoopHandle {
         let mut fired = 0;
         for key in due.drain(..) {
             // It may have been cancelled by one that was due before it.
-            let callback = core.timers.borrow_mut().remove(key);
-            let Some(callback) = callback else { continue };
+            let alarm = core.timers.borrow_mut().remove(key);
+            let Some(alarm) = alarm else { continue };
             fired += 1;
-            let (origin, location) = (callback.origin, Some(callback.location));
-            core.run_user(self, origin, location, || (callback.run)(self));
+            match alarm {
+                Alarm::Call(callback) => {
+                    let (origin, location) = (callback.origin, Some(callback.location));
+                    core.run_user(self, origin, location, || (callback.run)(self));
+                }
+                Alarm::Wake(waker) => core.release(self, || waker.wake()),
+            }
         }
         core.due.set(due);
         core.count(|statistics| {

@@ -5,11 +5,13 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
-use tulipa_loop::{EventLoop, LoopHandle, spawn, yield_now};
+use tulipa_loop::{EventLoop, LoopHandle, sleep, spawn, yield_now};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -19,6 +21,7 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get() + layout.size());
         // SAFETY: the caller's contract is passed on.
         unsafe { System.alloc(layout) }
     }
@@ -114,4 +117,31 @@ fn a_ping_pong_between_tasks_allocates_the_tasks_only() {
         two.await.unwrap();
     });
     assert_eq!(count, 4);
+}
+
+#[test]
+fn a_sleep_allocates_nothing() {
+    let count = allocations(|| async {
+        for _ in 0..100 {
+            sleep(Duration::from_nanos(1)).await;
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+/// What a parked task holds beside its future: its allocation, counted here, and an entry of 80 bytes
+/// in the loop's table.
+#[test]
+fn a_parked_task_is_small() {
+    let event_loop = EventLoop::new().unwrap();
+    let park =
+        |count| (0..count).for_each(|_| drop(event_loop.spawn(std::future::pending::<()>())));
+    // The tables double: after these they have room for some more.
+    park(1030);
+    event_loop.run_once(Duration::ZERO).unwrap();
+    let (allocations, bytes) = (ALLOCATIONS.get(), BYTES.get());
+    park(10);
+    assert_eq!(ALLOCATIONS.get() - allocations, 10);
+    let each = (BYTES.get() - bytes) / 10;
+    assert!(each <= 88, "a task's own allocation has {each} bytes");
 }

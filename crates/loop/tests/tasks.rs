@@ -12,7 +12,8 @@ use std::thread;
 
 use common::{Log, OnDrop, never, reporting_loop};
 use tulipa_loop::{
-    JoinError, LoopHandle, Task, TaskStatus, all_tasks, current_task, shield, spawn, yield_now,
+    JoinError, LoopHandle, Task, TaskStatus, all_tasks, current_task, shield, spawn, spawn_eager,
+    yield_now,
 };
 use tulipa_testing::VirtualLoop;
 
@@ -524,4 +525,46 @@ fn two_loops_of_one_thread_keep_their_tasks_apart() {
     assert!(!task.is_done());
     assert!(one.next_deadline().is_some());
     assert_eq!(one.run_until_complete(async { task.await }).unwrap().unwrap(), Ok(3));
+}
+
+#[test]
+fn an_eager_task_takes_its_first_step_inside_spawn() {
+    let (virtual_loop, reports) = reporting_loop();
+    let log = Log::default();
+    let outside = virtual_loop.spawn_eager(async {});
+    assert!(!outside.is_done(), "the loop is not running");
+    let seen = log.clone();
+    let parent = virtual_loop.spawn(async move {
+        let handle = LoopHandle::current();
+        let before = handle.statistics().turns;
+        let own = current_task().unwrap();
+        let mut eager = spawn_eager({
+            let own = own.clone();
+            async move {
+                assert_ne!(current_task(), Some(own));
+                8
+            }
+        });
+        assert_eq!(eager.try_result().unwrap().unwrap(), 8);
+        assert_eq!(current_task(), Some(own));
+
+        let log = seen.clone();
+        let waits = handle.task().name("waits").eager().spawn(async move {
+            log.add("first step");
+            yield_now().await;
+            log.add("second step");
+        });
+        let log = seen.clone();
+        waits.add_done_callback(move |_, _| log.add("done"));
+        seen.add("spawned");
+        let panics = spawn_eager(async { panic!("inside") });
+        assert_eq!(panics.status(), TaskStatus::Panicked);
+        assert_eq!(handle.statistics().turns, before);
+        drop(panics);
+        waits.await.unwrap();
+    });
+    virtual_loop.run_until_idle();
+    assert_eq!(parent.status(), TaskStatus::Finished);
+    assert_eq!(log.take(), ["first step", "spawned", "second step", "done"]);
+    assert_eq!(reports.take().len(), 1);
 }

@@ -15,6 +15,28 @@ use crate::core::Ready;
 pub struct TaskBuilder {
     handle: LoopHandle,
     name: Option<Rc<str>>,
+    start: Start,
+}
+
+/// When a task takes its first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// In its turn.
+    Soon,
+    /// Inside `spawn`.
+    Now,
+}
+
+/// Runs a future as a task whose first step is inside this call: see [`LoopHandle::spawn_eager`].
+///
+/// # Panics
+/// Outside of a running loop.
+#[track_caller]
+pub fn spawn_eager<F>(future: F) -> Task<F::Output>
+where
+    F: Future + 'static,
+{
+    LoopHandle::current().spawn_eager(future)
 }
 
 /// Runs a future as a task of the loop that is running on this thread. Stands for
@@ -60,7 +82,7 @@ impl LoopHandle {
     where
         F: Future + 'static,
     {
-        self.spawn_at(Location::caller(), None, future)
+        self.spawn_at(Location::caller(), None, Start::Soon, future)
     }
 
     /// [`spawn`](Self::spawn), by asyncio's name.
@@ -69,18 +91,36 @@ impl LoopHandle {
     where
         F: Future + 'static,
     {
-        self.spawn_at(Location::caller(), None, future)
+        self.spawn_at(Location::caller(), None, Start::Soon, future)
+    }
+
+    /// A task that takes its first step inside this call: one that has no need to wait ends without a
+    /// turn of the loop. Stands for `eager_start=True`.
+    ///
+    /// Its panic goes to the task, as always, and its done callbacks through the ready queue. While the
+    /// loop is not running this is [`spawn`](Self::spawn).
+    ///
+    /// # Order
+    /// The first step comes before whatever is in the ready queue, and inside of the step that spawns
+    /// it; [`current_task`](crate::current_task) is the new task meanwhile.
+    #[track_caller]
+    pub fn spawn_eager<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+    {
+        self.spawn_at(Location::caller(), None, Start::Now, future)
     }
 
     /// A task with options: `handle.task().name("fetch").spawn(future)`.
     pub fn task(&self) -> TaskBuilder {
-        TaskBuilder { handle: self.clone(), name: None }
+        TaskBuilder { handle: self.clone(), name: None, start: Start::Soon }
     }
 
     pub(crate) fn spawn_at<F>(
         &self,
         location: &'static Location<'static>,
         name: Option<Rc<str>>,
+        start: Start,
         future: F,
     ) -> Task<F::Output>
     where
@@ -98,8 +138,13 @@ impl LoopHandle {
         let (runnable, raw) = async_task::Builder::new()
             .metadata(Key(key))
             .spawn_local(|_| body, move |runnable| shared.schedule_task(runnable));
-        self.core.ready.borrow_mut().push(Ready::Task(runnable));
-        Task::new(TaskRef::spawned(self.clone(), key, id), raw)
+        let task = Task::new(TaskRef::spawned(self.clone(), key, id), raw);
+        if start == Start::Now && self.is_running() {
+            self.run_task(runnable);
+        } else {
+            self.core.ready.borrow_mut().push(Ready::Task(runnable));
+        }
+        task
     }
 }
 
@@ -110,13 +155,19 @@ impl TaskBuilder {
         self
     }
 
+    /// Has it take its first step inside [`spawn`](Self::spawn): see [`LoopHandle::spawn_eager`].
+    pub fn eager(mut self) -> TaskBuilder {
+        self.start = Start::Now;
+        self
+    }
+
     /// Makes the task: see [`LoopHandle::spawn`].
     #[track_caller]
     pub fn spawn<F>(self, future: F) -> Task<F::Output>
     where
         F: Future + 'static,
     {
-        self.handle.spawn_at(Location::caller(), self.name, future)
+        self.handle.spawn_at(Location::caller(), self.name, self.start, future)
     }
 }
 

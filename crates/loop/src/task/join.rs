@@ -82,6 +82,40 @@ pub struct Shield<T> {
     task: Task<T>,
 }
 
+/// A task that is cancelled when this is dropped: see [`Task::scoped`]. It dereferences to its
+/// [`TaskRef`], and [`joined`](Self::joined) gives the result.
+#[must_use = "dropping it cancels the task"]
+pub struct Scoped<T> {
+    task: Task<T>,
+}
+
+impl<T> Scoped<T> {
+    /// Waits for the result without giving up the guard: see [`Task::joined`].
+    pub fn joined(&mut self) -> Joined<'_, T> {
+        self.task.joined()
+    }
+}
+
+impl<T> Deref for Scoped<T> {
+    type Target = TaskRef;
+
+    fn deref(&self) -> &TaskRef {
+        &self.task
+    }
+}
+
+impl<T> Drop for Scoped<T> {
+    fn drop(&mut self) {
+        self.task.cancel();
+    }
+}
+
+impl<T> fmt::Debug for Scoped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Scoped {:?}>", self.task)
+    }
+}
+
 /// Waits for a task without passing a cancel on to it: when this is dropped the task is detached, and
 /// runs on. Stands for `asyncio.shield`.
 ///
@@ -123,6 +157,11 @@ impl<T> Task<T> {
         Joined { task: self }
     }
 
+    /// Binds the task to a scope: it is cancelled when the guard is dropped, instead of detached.
+    pub fn scoped(self) -> Scoped<T> {
+        Scoped { task: self }
+    }
+
     /// Takes the result without waiting; `None` while there is none. Stands for `result` and
     /// `exception`.
     ///
@@ -160,8 +199,23 @@ impl<T> Task<T> {
         Poll::Pending
     }
 
+    /// Gives the result to a closure, when the task has ended or now. The loop calls it in the turn in
+    /// which the task ends, also when it closes.
+    pub(crate) fn finish_with(mut self, f: impl FnOnce(&TaskRef, Result<T, JoinError>) + 'static)
+    where
+        T: 'static,
+    {
+        let reference = self.reference();
+        reference.clone().on_end(move || {
+            let result = self.take();
+            // Before the handle goes, and with it the task's name and place.
+            f(&reference, result);
+            drop(self);
+        });
+    }
+
     /// Takes the result of a task that has ended.
-    fn take(&mut self) -> Result<T, JoinError> {
+    pub(crate) fn take(&mut self) -> Result<T, JoinError> {
         match mem::replace(&mut self.raw, Raw::Taken) {
             Raw::Live(raw) => take_result(raw),
             Raw::Taken => panic!("a task was asked for its result a second time"),
@@ -185,28 +239,15 @@ impl Task<()> {
 impl<T: 'static, E: fmt::Display + 'static> Task<Result<T, E>> {
     /// Lets the task run on by itself; an error or a panic is reported to the loop's exception handler,
     /// with the task's name and place.
-    pub fn detach(mut self) {
-        let reference = self.reference();
-        if self.is_done() {
-            return self.report();
-        }
-        let finisher = Box::new(move |_: &LoopHandle| self.report());
-        let mut tasks = reference.handle.core.tasks.borrow_mut();
-        if let Some(entry) = tasks.get_pending(reference.key) {
-            entry.extras().finisher = Some(finisher);
-        }
-    }
-
-    /// Reports what the task has ended with, if it failed.
-    fn report(&mut self) {
+    pub fn detach(self) {
         if matches!(self.raw, Raw::Taken) {
             return;
         }
-        match self.take() {
-            Ok(Err(error)) => self.reference.report_error(error.to_string()),
-            Err(JoinError::Panicked(payload)) => self.reference.report_panic(payload),
+        self.finish_with(|task, result| match result {
+            Ok(Err(error)) => task.report_error(error.to_string()),
+            Err(JoinError::Panicked(payload)) => task.report_panic(payload),
             Ok(Ok(_)) | Err(_) => {}
-        }
+        });
     }
 }
 

@@ -30,9 +30,10 @@ mod reference;
 mod run;
 mod table;
 
-pub use builder::{TaskBuilder, spawn};
+pub(crate) use builder::Start;
+pub use builder::{TaskBuilder, spawn, spawn_eager};
 pub use cancellable::{Cancellable, cancellable};
-pub use join::{Join, JoinError, Joined, Shield, Task, shield};
+pub use join::{Join, JoinError, Joined, Scoped, Shield, Task, shield};
 pub use reference::{TaskId, TaskRef, TaskStatus, all_tasks, current_task};
 pub(crate) use table::Tasks;
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tulipa_selector::Token;
 
-use super::table::{Done, DoneCallback};
+use super::table::{Done, DoneCallback, Finisher};
 use crate::report::Origin;
 use crate::{CallbackId, LoopHandle};
 
@@ -207,6 +207,25 @@ impl TaskRef {
         drop(tasks);
         self.handle.schedule_done(call, location, self.status());
         CallbackId(0)
+    }
+
+    /// Calls a closure of the library's when the task has ended, or now. There is one for each task: it
+    /// belongs to whoever owns the handle, and a later one takes the place of an earlier one.
+    pub(crate) fn on_end(self, call: impl FnOnce() + 'static) {
+        if self.is_done() {
+            return call();
+        }
+        let finisher: Finisher = Box::new(move |_| call());
+        let mut tasks = self.handle.core.tasks.borrow_mut();
+        let entry = tasks.get_pending(self.key);
+        let old = entry.and_then(|entry| entry.extras().finisher.replace(finisher));
+        drop(tasks);
+        drop(old);
+    }
+
+    /// Has it dropped before the turn ends.
+    pub(crate) fn doom(&self) {
+        self.handle.doom(self.key);
     }
 
     /// Removes a done callback that has not been scheduled yet; returns whether it was there. Stands

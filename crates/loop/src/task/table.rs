@@ -42,6 +42,10 @@ pub(super) struct Entry {
     detached: bool,
 }
 
+/// Every task has one, so it is worth a look when it grows.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(std::mem::size_of::<Option<Entry>>() == 72);
+
 #[derive(Default)]
 pub(super) struct Extras {
     pub(super) name: Option<Rc<str>>,
