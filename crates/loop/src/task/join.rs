@@ -23,7 +23,7 @@ pub enum JoinError {
     /// It panicked; this is the payload.
     #[error("the task panicked: {}", panic_message(&**.0))]
     Panicked(Box<dyn Any + Send>),
-    /// It is the task that asks: it would wait for itself for ever.
+    /// The wait would never end: a task waits for itself, or its loop's thread blocks on it.
     #[error("a task cannot wait for itself")]
     Deadlock,
 }
