@@ -54,7 +54,7 @@
 //! | `handle` | [`LoopHandle`], what callbacks use; [`Handle`], [`TimerHandle`] |
 //! | `turn` | one turn of the loop, step by step |
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
-//! | `remote` | [`Remote`], the part that other threads may hold |
+//! | `remote`, `blocking_future` | [`Remote`], the part that other threads may hold; [`BlockingFuture`] |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
 //! | `group`, `gather` | [`task_group`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
@@ -70,6 +70,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod async_fd;
+mod blocking_future;
 mod core;
 mod event_loop;
 mod executor;
@@ -101,6 +102,7 @@ mod turn;
 mod yield_now;
 
 pub use async_fd::{AsyncFd, Ready};
+pub use blocking_future::BlockingFuture;
 pub use event_loop::{Builder, EventLoop, RunError};
 pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,

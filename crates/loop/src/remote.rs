@@ -9,6 +9,7 @@ use std::fmt;
 use std::mem;
 use std::panic::Location;
 use std::sync::{Arc, PoisonError};
+use std::thread::{self, ThreadId};
 
 #[cfg(all(test, loom))]
 use loom::sync::Mutex;
@@ -61,6 +62,7 @@ pub struct Remote {
 /// What the threads share with the loop.
 pub(crate) struct Shared {
     pub(crate) id: u64,
+    thread: ThreadId,
     queue: ConcurrentQueue<Message>,
     notifier: Notifier,
 }
@@ -177,6 +179,11 @@ impl Remote {
         self.shared.send(Message::Stop)
     }
 
+    /// The thread that the loop lives on.
+    pub(crate) fn thread(&self) -> ThreadId {
+        self.shared.thread
+    }
+
     /// Whether the loop is closed.
     pub fn is_closed(&self) -> bool {
         self.shared.queue.is_closed()
@@ -185,7 +192,7 @@ impl Remote {
 
 impl Shared {
     pub(crate) fn new(id: u64, notifier: Notifier) -> Shared {
-        Shared { id, queue: ConcurrentQueue::unbounded(), notifier }
+        Shared { id, thread: thread::current().id(), queue: ConcurrentQueue::unbounded(), notifier }
     }
 
     /// Asks for the main future of a run to be polled.

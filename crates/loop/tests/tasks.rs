@@ -166,24 +166,25 @@ fn a_shield_gives_what_the_task_gives() {
 
 #[test]
 fn a_task_that_joins_itself_gets_an_error() {
-    let virtual_loop = VirtualLoop::new();
-    let own: Rc<RefCell<Option<Task<bool>>>> = Rc::default();
-    let task = virtual_loop.spawn({
-        let own = own.clone();
-        async move {
-            let mut task = own.borrow_mut().take().unwrap();
-            let result = task.joined().await;
-            drop(task);
-            matches!(result, Err(JoinError::Deadlock))
-        }
-    });
-    let done = Rc::new(Cell::new(None));
-    *own.borrow_mut() = Some(task);
-    let seen = done.clone();
-    let own_ref = own.borrow().as_ref().map(Task::reference).unwrap();
-    own_ref.add_done_callback(move |_, status| seen.set(Some(status)));
-    virtual_loop.run_until_idle();
-    assert_eq!(done.get(), Some(TaskStatus::Finished));
+    for by_reference in [true, false] {
+        let (virtual_loop, reports) = reporting_loop();
+        let own: Rc<RefCell<Option<Task<()>>>> = Rc::default();
+        let log = Log::default();
+        let (taken, seen) = (own.clone(), log.clone());
+        let task = virtual_loop.spawn(async move {
+            let mut task = taken.borrow_mut().take().unwrap();
+            let result = if by_reference { task.joined().await } else { task.await };
+            seen.add(format!("{}", result.unwrap_err()));
+            yield_now().await;
+            seen.add("goes on");
+        });
+        let reference = task.reference();
+        *own.borrow_mut() = Some(task);
+        virtual_loop.run_until_idle();
+        assert_eq!(log.take(), ["a task cannot wait for itself", "goes on"]);
+        assert!(reference.is_done());
+        assert!(reports.take().is_empty());
+    }
 }
 
 #[test]

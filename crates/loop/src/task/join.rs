@@ -23,7 +23,7 @@ pub enum JoinError {
     /// It panicked; this is the payload.
     #[error("the task panicked: {}", panic_message(&**.0))]
     Panicked(Box<dyn Any + Send>),
-    /// It is the task that asks: it would wait for itself for ever.
+    /// The wait would never end: a task waits for itself, or its loop's thread blocks on it.
     #[error("a task cannot wait for itself")]
     Deadlock,
 }
@@ -255,21 +255,19 @@ impl<T: 'static, E: fmt::Display + 'static> Task<Result<T, E>> {
 fn take_result<T>(raw: async_task::Task<Output<T>, Key>) -> Output<T> {
     let mut raw = raw.fallible();
     let polled = Pin::new(&mut raw).poll(&mut Context::from_waker(Waker::noop()));
+    // A drop would cancel it first, which is one more atomic operation.
+    raw.detach();
     match polled {
         Poll::Ready(Some(output)) => output,
-        Poll::Ready(None) => Err(JoinError::Cancelled),
-        Poll::Pending => {
-            raw.detach();
-            Err(JoinError::Cancelled)
-        }
+        Poll::Ready(None) | Poll::Pending => Err(JoinError::Cancelled),
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         let TaskRef { handle, key, .. } = &self.reference;
-        let ended = handle.core.tasks.borrow().has_ended(*key);
         if let Raw::Live(raw) = mem::replace(&mut self.raw, Raw::Taken) {
+            let ended = handle.core.tasks.borrow().has_ended(*key);
             if !ended {
                 raw.detach();
             } else {
@@ -327,7 +325,12 @@ impl<T> Future for Join<T> {
 
 impl<T> Drop for Join<T> {
     fn drop(&mut self) {
-        self.task.cancel();
+        let TaskRef { handle, key, .. } = &self.task.reference;
+        // A task that tried to wait for itself has got its error, and goes on.
+        let own = handle.core.current_task.get() == Some(*key);
+        if matches!(self.task.raw, Raw::Live(_)) && !own {
+            self.task.cancel();
+        }
     }
 }
 

@@ -94,6 +94,15 @@ impl TaskRef {
         TaskRef { handle, key, id: TaskId(id) }
     }
 
+    /// The task of a key that another thread has kept.
+    pub(crate) fn of(handle: LoopHandle, key: Token) -> TaskRef {
+        TaskRef::new(handle, key)
+    }
+
+    pub(crate) fn key(&self) -> Token {
+        self.key
+    }
+
     pub(super) fn spawned(handle: LoopHandle, key: Token, id: u64) -> TaskRef {
         TaskRef { handle, key, id: TaskId(id) }
     }

@@ -184,7 +184,7 @@ impl Core {
 
 impl TaskRef {
     /// Reports a panic that nobody took.
-    pub(super) fn report_panic(&self, payload: Box<dyn std::any::Any + Send>) {
+    pub(crate) fn report_panic(&self, payload: Box<dyn std::any::Any + Send>) {
         let mut context = ErrorContext::panic(Origin::Task, self.location(), payload);
         context.message = format!("panic in task '{}'", self.name());
         self.handle.core.report(&self.handle, context);

@@ -1,0 +1,121 @@
+//! Tasks started from other threads.
+
+#[path = "task_common/mod.rs"]
+mod common;
+
+use std::future::pending;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use common::reporting_loop;
+use tulipa_loop::{EventLoop, JoinError, RemoteError, cancellable, yield_now};
+use tulipa_testing::VirtualLoop;
+
+/// Runs `other` in another thread beside a real loop, which it can reach.
+fn beside<T: Send>(other: impl FnOnce(tulipa_loop::Remote) -> T + Send) -> T {
+    let event_loop = EventLoop::new().unwrap();
+    let remote = event_loop.remote();
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let stop = remote.clone();
+            let _stop = common::OnDrop(move || stop.stop().unwrap());
+            other(remote)
+        });
+        event_loop.run_forever().unwrap();
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "a real selector")]
+fn another_thread_waits_for_a_task() {
+    beside(|remote| {
+        let not_send = remote.spawn(|| async {
+            let value = Rc::new(7);
+            yield_now().await;
+            *value
+        });
+        assert_eq!(not_send.unwrap().wait().unwrap(), 7);
+        let panics = remote.spawn(|| async { panic!("there") }).unwrap();
+        let result: Result<(), _> = panics.wait();
+        assert!(matches!(result, Err(JoinError::Panicked(_))));
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "a real selector")]
+fn a_wait_with_a_limit_gives_the_future_back_and_a_cancel_lets_the_task_clean_up() {
+    beside(|remote| {
+        let task = remote.spawn(|| async {
+            let cancelled = cancellable(pending::<()>()).await.is_err();
+            yield_now().await;
+            cancelled
+        });
+        let task = task.unwrap().wait_timeout(Duration::from_millis(1)).unwrap_err();
+        assert!(!task.is_done() && task.cancel());
+        assert!(task.wait_timeout(Duration::MAX).unwrap().unwrap());
+    });
+}
+
+#[test]
+fn a_task_of_another_loop_can_be_awaited() {
+    let (one, other) = (VirtualLoop::new(), VirtualLoop::new());
+    let future = other.remote().spawn(|| async { 5 }).unwrap();
+    let waiting = one.spawn(future);
+    one.run_until_idle();
+    other.run_until_idle();
+    assert_eq!(one.run_until_complete(async { waiting.await.unwrap().unwrap() }).unwrap(), 5);
+}
+
+#[test]
+fn blocking_on_a_task_of_ones_own_loop_is_an_error() {
+    let virtual_loop = VirtualLoop::new();
+    let spawn = || virtual_loop.remote().spawn(|| async {}).unwrap();
+    assert!(matches!(spawn().wait(), Err(JoinError::Deadlock)));
+    assert!(matches!(spawn().wait_timeout(Duration::ZERO), Ok(Err(JoinError::Deadlock))));
+}
+
+#[test]
+fn a_task_cancelled_before_it_is_started_never_is() {
+    let virtual_loop = VirtualLoop::new();
+    let future = virtual_loop.remote().spawn(|| async { unreachable!("it is cancelled") }).unwrap();
+    assert!(future.cancel());
+    virtual_loop.run_until_idle();
+    assert!(future.is_done() && !future.cancel());
+    let result: Result<(), _> = virtual_loop.run_until_complete(future).unwrap();
+    assert!(matches!(result, Err(JoinError::Cancelled)));
+}
+
+#[test]
+fn a_loop_that_closes_cancels_what_others_wait_for() {
+    let (virtual_loop, reports) = reporting_loop();
+    let remote = virtual_loop.remote();
+    let started = remote.spawn(pending::<()>).unwrap();
+    virtual_loop.run_until_idle();
+    let waiting = remote.spawn(pending::<()>).unwrap();
+    drop(virtual_loop);
+    for future in [started, waiting] {
+        let result = thread::spawn(move || future.wait()).join().unwrap();
+        assert!(matches!(result, Err(JoinError::Cancelled)));
+    }
+    assert!(matches!(remote.spawn(pending::<()>), Err(RemoteError::LoopClosed)));
+    assert_eq!(reports.take().len(), 1);
+}
+
+#[test]
+fn dropping_the_future_leaves_the_task_alone_and_its_panic_is_reported() {
+    let (virtual_loop, reports) = reporting_loop();
+    let remote = virtual_loop.remote();
+    drop(remote.spawn(pending::<()>).unwrap());
+    drop(remote.spawn::<(), _>(|| async { panic!("early") }).unwrap());
+    let late = remote.spawn::<(), _>(|| async { panic!("late") }).unwrap();
+    virtual_loop.run_until_idle();
+    assert_eq!(virtual_loop.statistics().tasks, 1);
+    let early = reports.take();
+    assert!(early.len() == 1 && early[0].contains("early"), "{early:?}");
+    drop(late);
+    virtual_loop.run_until_idle();
+    let late = reports.take();
+    assert!(late.len() == 1 && late[0].contains("late"), "{late:?}");
+}
