@@ -12,7 +12,7 @@
 //! | B45, B54, B56–B58 | `threads`, `running`, `closing`, `reports`, `futures` |
 //! | B59, B126, B127 | `signals` |
 //! | B60 | `fork` |
-//! | B61, B62 | `threads`, `executor` |
+//! | B61, B62 | `threads`, `thread_pool`, `executor` |
 //! | B128 | does not arise: nothing here waits for children, and no `close` is retried |
 
 mod common;
