@@ -5,6 +5,7 @@ mod common;
 
 use std::future::pending;
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -47,11 +48,15 @@ fn another_thread_waits_for_a_task() {
 #[cfg_attr(miri, ignore = "a real selector")]
 fn a_wait_with_a_limit_gives_the_future_back_and_a_cancel_lets_the_task_clean_up() {
     beside(|remote| {
-        let task = remote.spawn(|| async {
+        let (begun, on_begun) = mpsc::channel();
+        let task = remote.spawn(move || async move {
+            // A task that is cancelled before its first step never runs.
+            begun.send(()).unwrap();
             let cancelled = cancellable(pending::<()>()).await.is_err();
             yield_now().await;
             cancelled
         });
+        on_begun.recv().unwrap();
         let task = task.unwrap().wait_timeout(Duration::from_millis(1)).unwrap_err();
         assert!(!task.is_done() && task.cancel());
         assert!(task.wait_timeout(Duration::MAX).unwrap().unwrap());
