@@ -1,4 +1,5 @@
-//! Every interleaving of a call and those who cancel it: exactly one of them has the closure.
+//! Every interleaving of a call and those who cancel it: exactly one of them has the closure. And of
+//! threads that send with a loop that receives or closes: what was accepted is received, once.
 
 use std::panic::Location;
 
@@ -6,7 +7,9 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use loom::thread;
 
-use super::Call;
+use tulipa_selector::{Selector, VirtualSelector};
+
+use super::{Call, Message, RemoteError, Shared};
 
 fn call<F>(closure: F) -> Arc<Call<F>> {
     Arc::new(Call { closure: super::Mutex::new(Some(closure)), location: Location::caller() })
@@ -69,5 +72,50 @@ fn loom_b61_who_comes_too_late_sees_that_the_closure_was_taken() {
         runner.join().unwrap();
         // SAFETY: both are done.
         assert_eq!(cell.with(|value| unsafe { *value }), 1);
+    });
+}
+
+fn shared() -> Arc<Shared> {
+    // The doorbell has models of its own, where it is.
+    Arc::new(Shared::new(1, VirtualSelector::new().notifier()))
+}
+
+/// Sends so many messages, and counts those that were accepted.
+fn sender(shared: &Arc<Shared>, messages: usize) -> thread::JoinHandle<usize> {
+    let shared = shared.clone();
+    thread::spawn(move || {
+        let sent = (0..messages).map(|_| shared.send(Message::Stop));
+        sent.filter(|sent| !matches!(sent, Err(RemoteError::LoopClosed))).count()
+    })
+}
+
+#[test]
+fn loom_b39_what_was_accepted_before_the_close_is_received_by_it() {
+    loom::model(|| {
+        let shared = shared();
+        let senders = [sender(&shared, 1), sender(&shared, 1)];
+        // As `Core::close_shared` does.
+        shared.queue.close();
+        let mut received = 0;
+        while shared.queue.pop().is_ok() {
+            received += 1;
+        }
+        let accepted: usize = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+        assert_eq!(received, accepted);
+        assert!(matches!(shared.send(Message::Stop), Err(RemoteError::LoopClosed)));
+    });
+}
+
+#[test]
+fn loom_b36_a_loop_that_receives_while_others_send_gets_every_message_once() {
+    loom::model(|| {
+        let shared = shared();
+        let sender = sender(&shared, 2);
+        // As `Core::receive` does: what is there, and no more.
+        let receive = || (0..shared.queue.len()).filter(|_| shared.queue.pop().is_ok()).count();
+        let early = receive();
+        assert_eq!(sender.join().unwrap(), 2);
+        assert_eq!(early + receive(), 2);
+        assert!(shared.is_empty());
     });
 }
