@@ -20,6 +20,14 @@ fn hello_coroutine_greets_around_a_pause() {
 }
 
 #[test]
+fn print_hello_greets_every_three_seconds_of_its_time() {
+    let arguments = ["--times", "3", "--virtual"];
+    let Ended { status, stdout, stderr } = Example::start("print_hello", &arguments).end();
+    assert!(status.success(), "{status}, {stderr:?}");
+    assert_eq!(stdout, ["0 s: Hello World", "3 s: Hello World", "6 s: Hello World"]);
+}
+
+#[test]
 fn cancel_task_lets_one_task_clean_up_and_never_starts_the_other() {
     let expected = [
         "at work",
