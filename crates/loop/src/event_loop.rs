@@ -56,6 +56,14 @@ pub enum RunError {
     /// The loop is closed.
     #[error("event loop {0} is closed")]
     Closed(u64),
+    /// The main task was cancelled by something else than Ctrl-C. Only [`run`](crate::run()) and
+    /// [`Runner::run`](crate::Runner::run) give this; stands for asyncio's `CancelledError`.
+    #[error("the main task of event loop {0} was cancelled")]
+    Cancelled(u64),
+    /// Ctrl-C cancelled the main task. Only [`run`](crate::run()) and
+    /// [`Runner::run`](crate::Runner::run) give this; stands for `KeyboardInterrupt`.
+    #[error("interrupted")]
+    Interrupted,
     /// The process was forked since the loop was made, and this is the child.
     #[error("event loop {0} belongs to the parent process")]
     Forked(u64),

@@ -45,12 +45,13 @@
 //! # Features
 //! | feature | adds |
 //! |---|---|
-//! | `signal` | `add_signal_handler`, `ctrl_c` and signals as a stream, on unix |
+//! | `signal` | `add_signal_handler`, `ctrl_c` and signals as a stream, on unix; a [`Runner`] listens to Ctrl-C |
 //!
 //! # Map
 //! | module | what is in it |
 //! |---|---|
 //! | `event_loop` | [`EventLoop`], the owner: making, running, closing; [`Builder`], [`RunError`] |
+//! | `runner` | [`run()`] and [`Runner`]: a program from its main future to the end of its last task |
 //! | `handle` | [`LoopHandle`], what callbacks use; [`Handle`], [`TimerHandle`] |
 //! | `turn` | one turn of the loop, step by step |
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
@@ -85,6 +86,7 @@ mod main_future;
 mod readers;
 mod remote;
 mod report;
+mod runner;
 #[cfg(all(unix, feature = "signal"))]
 #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
 pub mod signal;
@@ -116,6 +118,7 @@ pub use instrument::{Instrument, Statistics};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
 pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
 pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
+pub use runner::{EXECUTOR_SHUTDOWN, Runner, run};
 pub use sleep::{Sleep, sleep, sleep_until};
 pub use source::{Source, Wires};
 #[cfg(unix)]

@@ -89,7 +89,12 @@ pub(crate) struct Signals {
     registration: RefCell<Option<Registration>>,
     handlers: RefCell<BTreeMap<Signal, Rc<Repeating>>>,
     streams: RefCell<Vec<Weak<StreamState>>>,
+    /// What a runner does at Ctrl-C, unless the program listens to it.
+    interrupt: RefCell<Option<Rc<dyn Fn()>>>,
 }
+
+/// A runner listens to Ctrl-C for as long as this lives.
+pub(crate) struct InterruptWatch(LoopHandle);
 
 struct StreamState {
     signals: Vec<Signal>,
@@ -178,6 +183,27 @@ impl LoopHandle {
         })
     }
 
+    /// Calls `interrupted` at Ctrl-C if the program does not listen to it on this loop by itself, and
+    /// has the second one end the process; `None` if Ctrl-C does not end the process anyway, or the
+    /// loop cannot listen.
+    pub(crate) fn watch_interrupt(
+        &self,
+        interrupted: impl Fn() + 'static,
+    ) -> Option<InterruptWatch> {
+        if !crate::sys::is_default(Signal::INTERRUPT.0) {
+            return None;
+        }
+        let known = self.core.signals.borrow().clone();
+        let heard = known.is_some_and(|signals| signals.is_heard(Signal::INTERRUPT));
+        let signals = self.signals_for(&[Signal::INTERRUPT]).ok()?;
+        if !heard {
+            signals.listener.end_at_second(Signal::INTERRUPT.0);
+        }
+        let old = signals.interrupt.replace(Some(Rc::new(interrupted)));
+        drop(old);
+        Some(InterruptWatch(self.clone()))
+    }
+
     /// The loop's signals, listening to these; made at the first use.
     fn signals_for(&self, wanted: &[Signal]) -> io::Result<Rc<Signals>> {
         if self.is_closed() {
@@ -197,6 +223,7 @@ impl LoopHandle {
                 signals.forget_unwanted(wanted);
                 return Err(error);
             }
+            signals.listener.end_never(signal.0);
         }
         Ok(signals)
     }
@@ -209,6 +236,7 @@ impl LoopHandle {
             registration: RefCell::default(),
             handlers: RefCell::default(),
             streams: RefCell::default(),
+            interrupt: RefCell::default(),
         });
         let source = Box::new(SignalSource(signals.clone()));
         let key = self.insert_source(source).map_err(|_| closed())?;
@@ -258,6 +286,8 @@ impl Source for SignalSource {
             stream.closed.set(true);
             stream.wake(handle);
         }
+        let interrupt = self.0.interrupt.take();
+        handle.core.release(handle, || drop(interrupt));
         let registration = self.0.registration.borrow_mut().take();
         handle.core.release(handle, || drop(registration));
     }
@@ -265,6 +295,12 @@ impl Source for SignalSource {
 
 impl Signals {
     fn deliver(&self, handle: &LoopHandle, signal: Signal) {
+        if signal == Signal::INTERRUPT && !self.is_heard(signal) {
+            let interrupt = self.interrupt.borrow().clone();
+            if let Some(interrupt) = interrupt {
+                handle.core.release(handle, || interrupt());
+            }
+        }
         let handler = self.handlers.borrow().get(&signal).cloned();
         if let Some(handler) = handler {
             handler.run(handle);
@@ -279,6 +315,12 @@ impl Signals {
         }
     }
 
+    /// Whether the program listens to a signal.
+    fn is_heard(&self, signal: Signal) -> bool {
+        let handled = self.handlers.borrow().contains_key(&signal);
+        handled || self.streams().any(|stream| stream.signals.contains(&signal))
+    }
+
     /// The streams that are alive; forgets the others.
     fn streams(&self) -> impl Iterator<Item = Rc<StreamState>> + use<> {
         let mut streams = self.streams.borrow_mut();
@@ -289,13 +331,23 @@ impl Signals {
 
     /// Stops to listen to those of these signals that nobody wants any more.
     fn forget_unwanted(&self, signals: &[Signal]) {
-        let streams: Vec<_> = self.streams().collect();
         for signal in signals {
-            let handled = self.handlers.borrow().contains_key(signal);
-            let streamed = streams.iter().any(|stream| stream.signals.contains(signal));
-            if !handled && !streamed {
+            let interrupts = *signal == Signal::INTERRUPT && self.interrupt.borrow().is_some();
+            if !interrupts && !self.is_heard(*signal) {
                 self.listener.ignore(signal.0);
             }
+        }
+    }
+}
+
+impl Drop for InterruptWatch {
+    fn drop(&mut self) {
+        let signals = self.0.core.signals.borrow().clone();
+        if let Some(signals) = signals {
+            let interrupt = signals.interrupt.take();
+            signals.listener.end_never(Signal::INTERRUPT.0);
+            signals.forget_unwanted(&[Signal::INTERRUPT]);
+            drop(interrupt);
         }
     }
 }

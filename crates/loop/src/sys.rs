@@ -30,6 +30,10 @@ struct Place {
     taken: AtomicBool,
     wanted: AtomicU64,
     pending: AtomicU64,
+    /// The signals of which the second one ends the process, also when the loop is stuck.
+    last_chance: AtomicU64,
+    /// Those of them that have come once.
+    struck: AtomicU64,
     /// The end of the bell that is written to, or −1 before its first use.
     bell: AtomicI32,
     /// The end that is read from, likewise.
@@ -43,6 +47,8 @@ static PLACES: [Place; MAX_LOOPS] = [const {
         taken: AtomicBool::new(false),
         wanted: AtomicU64::new(0),
         pending: AtomicU64::new(0),
+        last_chance: AtomicU64::new(0),
+        struck: AtomicU64::new(0),
         bell: AtomicI32::new(-1),
         ear: AtomicI32::new(-1),
         process: AtomicU32::new(0),
@@ -74,6 +80,17 @@ extern "C" fn handler(signal: c_int) {
     let saved = unsafe { *errno };
     for place in &PLACES {
         if place.wanted.load(Ordering::Acquire) & bit(signal) != 0 {
+            let last_chance = place.last_chance.load(Ordering::Acquire) & bit(signal) != 0;
+            if last_chance
+                && place.struck.fetch_or(bit(signal), Ordering::AcqRel) & bit(signal) != 0
+            {
+                // SAFETY: both may be called in a handler. The signal ends the process, as if nobody
+                // had listened, when this handler returns and does not block it any more.
+                unsafe {
+                    libc::signal(signal, libc::SIG_DFL);
+                    libc::raise(signal);
+                }
+            }
             place.pending.fetch_or(bit(signal), Ordering::Release);
             let bell = place.bell.load(Ordering::Acquire);
             // SAFETY: a bell is never closed. `write` may be called in a handler. A full bell is one
@@ -144,6 +161,17 @@ impl Listener {
         Ok(())
     }
 
+    /// Has the second of these signals, from now on, end the process, whatever the loop is doing.
+    pub(crate) fn end_at_second(&self, signal: c_int) {
+        self.place().struck.fetch_and(!bit(signal), Ordering::AcqRel);
+        self.place().last_chance.fetch_or(bit(signal), Ordering::AcqRel);
+    }
+
+    /// Takes [`end_at_second`](Self::end_at_second) back.
+    pub(crate) fn end_never(&self, signal: c_int) {
+        self.place().last_chance.fetch_and(!bit(signal), Ordering::AcqRel);
+    }
+
     /// Stops to listen to a signal; the last listener gives the disposition back.
     pub(crate) fn ignore(&self, signal: c_int) {
         if self.place().wanted.load(Ordering::Acquire) & bit(signal) == 0 {
@@ -177,9 +205,25 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         for signal in 1..=64 {
+            self.end_never(signal);
             self.ignore(signal);
         }
         self.place().taken.store(false, Ordering::Release);
+    }
+}
+
+/// Whether a signal does what it does in a program that never asked for anything else, our own
+/// handlers aside.
+pub(crate) fn is_default(signal: c_int) -> bool {
+    let dispositions = DISPOSITIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(disposition) = dispositions.get(&signal) {
+        return disposition.before.sa_sigaction == libc::SIG_DFL;
+    }
+    // SAFETY: all zeros is a valid `sigaction` to fill in; the pointer is valid.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &mut action) == 0
+            && action.sa_sigaction == libc::SIG_DFL
     }
 }
 

@@ -583,6 +583,7 @@ fn an_idle_loop_makes_no_turns() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no level-triggered epoll")]
 fn the_default_selector_runs_the_same_loop() {
     let event_loop = EventLoop::new().unwrap();
     let journal = Journal::new();

@@ -1,0 +1,60 @@
+//! asyncio for Rust: one event loop for each thread, with tasks, timeouts, groups, locks and queues.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tulipa::{JoinError, sleep, spawn};
+//!
+//! async fn say_after(delay: Duration, what: &str) -> usize {
+//!     sleep(delay).await;
+//!     println!("{what}");
+//!     what.len()
+//! }
+//!
+//! let letters = tulipa::run(async {
+//!     let hello = spawn(say_after(Duration::from_millis(1), "hello"));
+//!     let world = spawn(say_after(Duration::from_millis(2), "world"));
+//!     Ok::<_, JoinError>(hello.await? + world.await?)
+//! })??;
+//! assert_eq!(letters, 10);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Futures need not be `Send`: everything runs on the thread that calls [`run()`]. Whoever knows asyncio
+//! finds its names; where something is different, its documentation says so.
+//!
+//! # Limits
+//! A loop lives on one thread, and one loop runs on a thread at a time. Several cores take several loops,
+//! which talk through [`Remote`]. There are no sockets yet beyond [`AsyncFd`].
+//!
+//! # Features
+//! None is on by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `signal` | signal handlers, `ctrl_c`, signals as a stream, on unix; [`run()`] listens to Ctrl-C |
+//! | `testing` | the module `testing`: loops in virtual time |
+//! | `full` | all of these |
+//!
+//! # Map
+//! | where | what is in it | crate |
+//! |---|---|---|
+//! | here | [`run()`], [`EventLoop`], [`spawn`], [`sleep()`], [`timeout()`], [`task_group`], … | `tulipa-loop` |
+//! | [`sync`] | locks, semaphores, barriers, queues | `tulipa-sync` |
+//! | [`selector`] | what waits for readiness, and is the clock | `tulipa-selector` |
+//! | `testing` | loops in virtual time | `tulipa-testing` |
+//!
+//! This crate has no code of its own: its items are those of the crates below it.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[doc(inline)]
+pub use tulipa_loop::*;
+#[doc(inline)]
+pub use tulipa_selector as selector;
+#[doc(inline)]
+pub use tulipa_sync as sync;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+#[doc(inline)]
+pub use tulipa_testing as testing;
