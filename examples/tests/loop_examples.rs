@@ -9,14 +9,7 @@ use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
 
-use support::{Directory, Ended, Example};
-
-/// Runs an example to its end, which must be a good one.
-fn output(name: &str) -> Vec<String> {
-    let Ended { status, stdout, stderr } = Example::start(name, &[]).end();
-    assert!(status.success(), "{name}: {status}, {stderr:?}");
-    stdout
-}
+use support::{Directory, Ended, Example, output};
 
 #[test]
 fn hello_callback_says_hello_and_stops() {

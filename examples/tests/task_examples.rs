@@ -5,14 +5,7 @@
 
 mod support;
 
-use support::{Ended, Example};
-
-/// Runs an example to its end, which must be a good one.
-fn output(name: &str) -> Vec<String> {
-    let Ended { status, stdout, stderr } = Example::start(name, &[]).end();
-    assert!(status.success(), "{name}: {status}, {stderr:?}");
-    stdout
-}
+use support::{Ended, Example, output};
 
 #[test]
 fn hello_coroutine_greets_around_a_pause() {

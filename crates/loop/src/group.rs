@@ -383,6 +383,8 @@ impl<E> fmt::Debug for TaskGroup<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.group.state.borrow();
         let (phase, tasks, errors) = (state.phase, state.children.len(), state.errors.len());
+        // Read before it is written: the writer is the program's.
+        drop(state);
         write!(f, "<TaskGroup {phase:?} tasks={tasks} errors={errors}>")
     }
 }

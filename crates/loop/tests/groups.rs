@@ -442,6 +442,27 @@ struct Child {
     cleans: u8,
 }
 
+/// Ends a group for each piece that is written to it.
+struct Meddling<'a>(&'a tulipa_loop::TaskGroup<()>);
+
+impl std::fmt::Write for Meddling<'_> {
+    fn write_str(&mut self, _text: &str) -> std::fmt::Result {
+        self.0.cancel();
+        Ok(())
+    }
+}
+
+#[test]
+fn b35_a_group_that_is_being_described_may_be_cancelled_by_the_writer() {
+    use std::fmt::Write;
+    let virtual_loop = VirtualLoop::new();
+    let ended = virtual_loop.run_until_complete(task_group(async |group| {
+        write!(Meddling(&group), "{group:?}").unwrap();
+        Ok::<(), ()>(())
+    }));
+    ended.unwrap().unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
         std::env::var("TULIPA_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256)

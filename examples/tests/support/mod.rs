@@ -98,6 +98,13 @@ impl Example {
     }
 }
 
+/// Runs an example to its end, which must be a good one.
+pub(crate) fn output(name: &str) -> Vec<String> {
+    let Ended { status, stdout, stderr } = Example::start(name, &[]).end();
+    assert!(status.success(), "{name}: {status}, {stderr:?}");
+    stdout
+}
+
 impl Drop for Example {
     fn drop(&mut self) {
         let _ended_already = self.child.kill();
