@@ -57,6 +57,7 @@
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
 //! | `remote`, `blocking_future` | [`Remote`], the part that other threads may hold; [`BlockingFuture`] |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
+//! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
 //! | `group`, `gather` | [`task_group`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
@@ -72,6 +73,7 @@
 
 mod async_fd;
 mod blocking_future;
+mod context;
 mod core;
 mod event_loop;
 mod executor;
@@ -105,6 +107,7 @@ mod yield_now;
 
 pub use async_fd::{AsyncFd, Ready};
 pub use blocking_future::BlockingFuture;
+pub use context::{Context, ContextScope, ContextToken, ContextVar, copy_context};
 pub use event_loop::{Builder, EventLoop, RunError};
 pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
