@@ -28,7 +28,7 @@ use crate::LoopHandle;
 /// `contextvars.ContextVar`.
 ///
 /// A task inherits the values of whoever spawns it, and what it sets is seen by itself and by what it
-/// spawns later, not by its parent. Callbacks, done callbacks and
+/// spawns later, not by its parent. Callbacks, done callbacks, [`to_thread`](crate::to_thread) and
 /// calls from other threads inherit in the same way, at the time at which they are asked for.
 ///
 /// ```

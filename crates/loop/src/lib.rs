@@ -62,7 +62,7 @@
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
-//! | `executor`, `thread_pool`, `job` | [`ThreadPool`] and `run_in_executor` |
+//! | `executor`, `thread_pool`, `job` | [`to_thread`], [`ThreadPool`] and `run_in_executor` |
 //! | `report`, `instrument` | failures that have no caller; looking at a loop while it runs |
 //! | `sys` | the only `unsafe` code: signal dispositions |
 //!
@@ -111,7 +111,7 @@ pub use context::{Context, ContextScope, ContextToken, ContextVar, copy_context}
 pub use event_loop::{Builder, EventLoop, RunError};
 pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
-    ThreadPool, ThreadPoolBuilder,
+    ThreadPool, ThreadPoolBuilder, to_thread,
 };
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
 pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
