@@ -64,7 +64,8 @@
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`to_thread`], [`ThreadPool`] and `run_in_executor` |
 //! | `report`, `instrument` | failures that have no caller; looking at a loop while it runs |
-//! | `sys` | the only `unsafe` code: signal dispositions |
+//! | `loop_bound` | [`LoopBound`]: what is not `Send` in the hands of those who want `Send` |
+//! | `sys` | the only `unsafe` code: signal dispositions, values that stay on their thread |
 //!
 //! It knows nothing of sockets, buffers or protocols.
 
@@ -84,6 +85,7 @@ mod handle;
 mod instrument;
 mod interval;
 mod job;
+mod loop_bound;
 mod main_future;
 mod readers;
 mod remote;
@@ -96,7 +98,6 @@ mod sleep;
 mod source;
 #[cfg(unix)]
 mod stdin;
-#[cfg(all(unix, feature = "signal"))]
 mod sys;
 mod task;
 mod thread_pool;
@@ -119,6 +120,7 @@ pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};
 pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
+pub use loop_bound::LoopBound;
 pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
 pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
 pub use runner::{EXECUTOR_SHUTDOWN, Runner, run};

@@ -174,7 +174,8 @@ impl Remote {
         self.send_call(location, move |handle: &LoopHandle| context.run(|| callback(handle)))
     }
 
-    fn send_call(
+    /// A call that inherits no context.
+    pub(crate) fn send_call(
         &self,
         location: &'static Location<'static>,
         closure: impl FnOnce(&LoopHandle) + Send + 'static,
