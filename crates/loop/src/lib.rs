@@ -58,7 +58,7 @@
 //! | `remote`, `blocking_future` | [`Remote`], the part that other threads may hold; [`BlockingFuture`] |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
 //! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
-//! | `group`, `gather` | [`task_group`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `group`, `group_start`, `gather` | [`task_group`], [`TaskGroup::start`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
@@ -81,6 +81,7 @@ mod executor;
 mod future;
 mod gather;
 mod group;
+mod group_start;
 mod handle;
 mod instrument;
 mod interval;
@@ -117,6 +118,7 @@ pub use executor::{
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
 pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
 pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};
+pub use group_start::{StartError, Starting};
 pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
