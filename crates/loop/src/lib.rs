@@ -59,6 +59,7 @@
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
 //! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
 //! | `group`, `group_start`, `gather` | [`task_group`], [`TaskGroup::start`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `staggered` | [`staggered_race`], for connecting to one of several addresses |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
@@ -97,6 +98,7 @@ mod runner;
 pub mod signal;
 mod sleep;
 mod source;
+mod staggered;
 #[cfg(unix)]
 mod stdin;
 mod sys;
@@ -128,6 +130,7 @@ pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
 pub use runner::{EXECUTOR_SHUTDOWN, Runner, run};
 pub use sleep::{Sleep, sleep, sleep_until};
 pub use source::{Source, Wires};
+pub use staggered::{Winner, staggered_race};
 #[cfg(unix)]
 pub use stdin::Stdin;
 pub use task::{
