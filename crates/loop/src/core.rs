@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tulipa_selector::{Events, Selector, Slots, Token};
 
 use crate::LoopHandle;
+use crate::context::{self, Context};
 use crate::executor::Executor;
 use crate::instrument::{Instrument, Statistics};
 use crate::readers::Readers;
@@ -79,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) tasks: RefCell<Tasks>,
     /// The task whose step this is.
     pub(crate) current_task: Cell<Option<Token>>,
+    /// Whether a task has ever had a context.
+    pub(crate) has_contexts: Cell<bool>,
     /// Whether tasks are to be dropped before the turn ends.
     pub(crate) doomed: Cell<bool>,
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
@@ -185,6 +188,7 @@ impl Core {
             timers: RefCell::new(Timers::new(start)),
             tasks: RefCell::default(),
             current_task: Cell::new(None),
+            has_contexts: Cell::new(false),
             doomed: Cell::new(false),
             sources: RefCell::default(),
             readers: RefCell::default(),
@@ -267,13 +271,25 @@ impl Core {
         location: Option<&'static Location<'static>>,
         code: impl FnOnce() -> T,
     ) -> Option<T> {
-        match self.watch(handle, origin, location, code) {
+        match self.isolated(handle, || self.watch(handle, origin, location, code)) {
             Ok(value) => Some(value),
             Err(payload) => {
                 self.report(handle, ErrorContext::panic(origin, location, payload));
                 None
             }
         }
+    }
+
+    /// Runs code, which does not unwind, in an empty context, so that what it sets does not leak into
+    /// what runs next.
+    pub(crate) fn isolated<T>(&self, handle: &LoopHandle, code: impl FnOnce() -> T) -> T {
+        let outer = context::swap(Context::new());
+        let value = code();
+        let left = context::swap(outer);
+        if !left.is_empty() {
+            self.release(handle, || drop(left));
+        }
+        value
     }
 
     /// Runs user code whose panic somebody else takes.

@@ -263,7 +263,8 @@ impl LoopHandle {
     /// watched by itself, so this is not.
     pub(crate) fn with_source(&self, key: Token, call: impl FnOnce(&mut dyn Source)) {
         let Some(mut source) = self.core.check_out(key) else { return };
-        let called = catch_unwind(AssertUnwindSafe(|| call(&mut *source)));
+        let called =
+            self.core.isolated(self, || catch_unwind(AssertUnwindSafe(|| call(&mut *source))));
         let rejected = match called {
             Ok(()) => self.core.check_in(key, source),
             Err(payload) => {
