@@ -355,16 +355,8 @@ fn a_source_is_flushed_right_after_the_callback_task_step_or_timer_that_asked_fo
     virtual_loop.spawn(async move { step() }).detach();
     virtual_loop.call_soon(journal.note("last callback"));
     virtual_loop.run_until_idle();
-    let expected = [
-        "timer",
-        "flush",
-        "callback",
-        "flush",
-        "next callback",
-        "step",
-        "flush",
-        "last callback",
-    ];
+    let expected =
+        ["timer", "flush", "callback", "flush", "next callback", "step", "flush", "last callback"];
     assert_eq!(journal.take(), expected);
 }
 
