@@ -187,6 +187,7 @@ impl LoopHandle {
 
     /// Runs the program's code as the loop does: timed, and with a panic reported and going no further;
     /// `None` says that there was one. For those who write sources.
+    #[inline]
     pub fn call_user<R>(
         &self,
         origin: Origin,
