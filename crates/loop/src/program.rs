@@ -63,3 +63,19 @@ impl fmt::Debug for InWords {
         fmt::Display::fmt(&self.0, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_ctrl_c_has_ended_exits_with_130() {
+        let status = Exit::<()>(Err(RunError::Interrupted)).report();
+        assert_eq!(status, ExitCode::from(130));
+    }
+
+    #[test]
+    fn what_went_wrong_is_said_in_words() {
+        assert_eq!(format!("{:?}", InWords(RunError::Closed(7))), "event loop 7 is closed");
+    }
+}
