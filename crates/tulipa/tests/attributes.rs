@@ -174,3 +174,37 @@ tests_of! {
         Ok(())
     }
 }
+
+mod fixtures {
+    use std::rc::Rc;
+
+    use tulipa::sync::Queue;
+    use tulipa::{Scoped, spawn};
+
+    /// A server that doubles what it is sent. Dropping it ends it.
+    struct Doubler {
+        requests: Rc<Queue<u32>>,
+        answers: Rc<Queue<u32>>,
+        _server: Scoped<()>,
+    }
+
+    async fn set_up() -> Doubler {
+        let (requests, answers) = (Rc::new(Queue::bounded(1)), Rc::new(Queue::bounded(1)));
+        let (theirs, replies) = (requests.clone(), answers.clone());
+        let server = spawn(async move {
+            while let Ok(number) = theirs.get().await {
+                replies.put(2 * number).await.expect("nobody shuts it down");
+            }
+        });
+        requests.put(1).await.expect("nobody shuts it down");
+        answers.get().await.expect("it answers when it is ready");
+        Doubler { requests, answers, _server: server.scoped() }
+    }
+
+    #[tulipa::test(strict)]
+    async fn a_fixture_is_an_async_function_and_its_drop_the_end() {
+        let doubler = set_up().await;
+        doubler.requests.put(21).await.unwrap();
+        assert_eq!(doubler.answers.get().await, Ok(42));
+    }
+}
