@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tulipa_selector::{Events, Selector, Slots, Token};
 
 use crate::LoopHandle;
+use crate::context::{self, Context};
 use crate::executor::Executor;
 use crate::instrument::{Instrument, Statistics};
 use crate::readers::Readers;
@@ -79,11 +80,15 @@ pub(crate) struct Core {
     pub(crate) tasks: RefCell<Tasks>,
     /// The task whose step this is.
     pub(crate) current_task: Cell<Option<Token>>,
+    /// Whether a task has ever had a context.
+    pub(crate) has_contexts: Cell<bool>,
     /// Whether tasks are to be dropped before the turn ends.
     pub(crate) doomed: Cell<bool>,
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
     pub(crate) readers: RefCell<Readers>,
     pub(crate) wires: Rc<Wires>,
+    /// What crates above keep here, one of each type.
+    pub(crate) locals: RefCell<Vec<Rc<dyn Any>>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: Cell<Events>,
     /// What the timers of a turn are collected in.
@@ -183,10 +188,12 @@ impl Core {
             timers: RefCell::new(Timers::new(start)),
             tasks: RefCell::default(),
             current_task: Cell::new(None),
+            has_contexts: Cell::new(false),
             doomed: Cell::new(false),
             sources: RefCell::default(),
             readers: RefCell::default(),
             wires: Rc::default(),
+            locals: RefCell::default(),
             shared: Arc::new(Shared::new(id, selector.notifier())),
             events: Cell::default(),
             due: Cell::default(),
@@ -264,13 +271,25 @@ impl Core {
         location: Option<&'static Location<'static>>,
         code: impl FnOnce() -> T,
     ) -> Option<T> {
-        match self.watch(handle, origin, location, code) {
+        match self.isolated(handle, || self.watch(handle, origin, location, code)) {
             Ok(value) => Some(value),
             Err(payload) => {
                 self.report(handle, ErrorContext::panic(origin, location, payload));
                 None
             }
         }
+    }
+
+    /// Runs code, which does not unwind, in an empty context, so that what it sets does not leak into
+    /// what runs next.
+    pub(crate) fn isolated<T>(&self, handle: &LoopHandle, code: impl FnOnce() -> T) -> T {
+        let outer = context::swap(Context::new());
+        let value = code();
+        let left = context::swap(outer);
+        if !left.is_empty() {
+            self.release(handle, || drop(left));
+        }
+        value
     }
 
     /// Runs user code whose panic somebody else takes.

@@ -140,6 +140,7 @@ impl EventLoop {
     /// With the future's panic, after the turn in which it happened. The loop can be run again.
     #[track_caller]
     pub fn run_until_complete<F: Future>(&self, future: F) -> Result<F::Output, RunError> {
+        let context = crate::copy_context();
         let running = self.enter()?;
         let mut future = pin!(future);
         let mut output = None;
@@ -150,7 +151,7 @@ impl EventLoop {
             }
             Poll::Pending => false,
         };
-        let mut main = Some(MainFuture::new(&self.handle, &mut poll));
+        let mut main = Some(MainFuture::new(&self.handle, context, &mut poll));
         let ran = running.run(&mut main);
         let finished = main.is_some_and(MainFuture::finish);
         ran?;
@@ -284,6 +285,10 @@ impl LoopHandle {
             core.release(self, || executor.shutdown());
         }
         core.selector.close();
+        let locals = core.locals.take();
+        for local in locals {
+            core.release(self, || drop(local));
+        }
         core.release(self, || core.set_instrument(None));
         core.release(self, || core.set_exception_handler(None));
     }

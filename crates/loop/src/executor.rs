@@ -13,6 +13,7 @@ pub use crate::thread_pool::{
 };
 
 use crate::LoopHandle;
+use crate::context::copy_context;
 
 /// A job that is awaited: dropping it cancels the job if it has not begun, as cancelling the await
 /// does in asyncio.
@@ -39,12 +40,45 @@ impl<T> Drop for ExecutorJob<T> {
     }
 }
 
+/// Runs a closure that blocks in the running loop's default executor, in a copy of the current
+/// [`Context`](crate::Context), and gives its result. Stands for `asyncio.to_thread`.
+///
+/// ```
+/// use tulipa_loop::{EventLoop, to_thread};
+///
+/// let event_loop = EventLoop::new()?;
+/// let manifest = event_loop.run_until_complete(async {
+///     to_thread(|| std::fs::read_to_string("Cargo.toml")).await
+/// })???;
+/// assert!(manifest.contains("[package]"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The job is submitted now, not at the first poll.
+///
+/// # Errors
+/// A [`JobError`] if the closure panicked or was refused.
+///
+/// # Panics
+/// Outside of a running loop.
+///
+/// # Cancel safety
+/// As [`ExecutorJob`]: a closure that runs is not stopped.
+#[track_caller]
+pub fn to_thread<T: Send + 'static>(
+    closure: impl FnOnce() -> T + Send + 'static,
+) -> ExecutorJob<T> {
+    let mut context = copy_context();
+    LoopHandle::current().run_in_executor(None, move || context.run(closure))
+}
+
 impl LoopHandle {
     /// Runs a closure that blocks, in another thread, and gives its result in a future. Stands for
     /// `run_in_executor`; `None` means the loop's default executor, which is a [`ThreadPool`] made at
     /// the first use.
     ///
-    /// The job is submitted now, not at the first poll.
+    /// The job is submitted now, not at the first poll. It does not inherit the current context; one
+    /// started with [`to_thread`] does.
     ///
     /// # Errors
     /// The future gives a [`JobError`] if the job panicked, was cancelled or was refused.

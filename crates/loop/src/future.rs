@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::LoopHandle;
+use crate::context::{self, copy_context};
 use crate::report::Origin;
 
 /// The future was cancelled, or its promise was dropped without a value.
@@ -91,6 +92,15 @@ enum Value<T> {
 }
 
 type DoneCallback = Box<dyn FnOnce(&LoopHandle, Outcome)>;
+
+/// Has a callback run in a copy of the current context.
+fn bind(call: DoneCallback) -> DoneCallback {
+    if !context::is_active() {
+        return call;
+    }
+    let mut context = copy_context();
+    Box::new(move |handle, outcome| context.run(|| call(handle, outcome)))
+}
 
 struct Done {
     call: DoneCallback,
@@ -195,7 +205,7 @@ macro_rules! future_methods {
             &self,
             callback: impl FnOnce(&LoopHandle, Outcome) + 'static,
         ) -> CallbackId {
-            self.inner.add_done_callback(Box::new(callback), Location::caller())
+            self.inner.add_done_callback(bind(Box::new(callback)), Location::caller())
         }
 
         /// Removes a done callback that has not been scheduled yet; returns whether it was there.

@@ -19,7 +19,7 @@ use crate::{JoinError, LoopHandle, Task, TaskStatus};
 
 /// Which tasks have ended, by their places.
 #[derive(Default)]
-struct Completions {
+pub(crate) struct Completions {
     ended: RefCell<VecDeque<usize>>,
     waker: Cell<Option<Waker>>,
 }
@@ -29,18 +29,23 @@ impl Completions {
         let completions = Rc::new(Completions::default());
         for (place, task) in tasks.iter().enumerate() {
             let Some(task) = task else { continue };
-            let completions = completions.clone();
-            task.reference().on_end(move || {
-                completions.ended.borrow_mut().push_back(place);
-                if let Some(waker) = completions.waker.take() {
-                    waker.wake();
-                }
-            });
+            completions.add(place, task);
         }
         completions
     }
 
-    fn poll_next(&self, context: &Context<'_>) -> Poll<usize> {
+    /// One more task to hear of.
+    pub(crate) fn add<T>(self: &Rc<Completions>, place: usize, task: &Task<T>) {
+        let completions = self.clone();
+        task.reference().on_end(move || {
+            completions.ended.borrow_mut().push_back(place);
+            if let Some(waker) = completions.waker.take() {
+                waker.wake();
+            }
+        });
+    }
+
+    pub(crate) fn poll_next(&self, context: &Context<'_>) -> Poll<usize> {
         let next = self.ended.borrow_mut().pop_front();
         if let Some(place) = next {
             return Poll::Ready(place);
@@ -51,7 +56,7 @@ impl Completions {
 }
 
 /// Tasks that are cancelled when they are given up.
-struct CancelOnDrop<T>(Vec<Option<Task<T>>>);
+pub(crate) struct CancelOnDrop<T>(pub(crate) Vec<Option<Task<T>>>);
 
 impl<T> Drop for CancelOnDrop<T> {
     fn drop(&mut self) {

@@ -25,6 +25,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use crate::group_start::Starter;
 use crate::report::{ErrorContext, Origin};
 use crate::task::Start;
 use crate::{Cancelled, JoinError, LoopFuture, LoopHandle, TaskRef};
@@ -196,27 +197,10 @@ impl<E: 'static> TaskGroup<E> {
         future: impl Future<Output = Result<T, E>> + 'static,
     ) -> Result<GroupTask<T>, GroupClosed> {
         let location = Location::caller();
-        let group = self.group.clone();
-        if group.phase() != Phase::Open || group.handle.is_closed() {
+        if !self.is_open() {
             return Err(GroupClosed);
         }
-        let (promise, value) = group.handle.create_future();
-        let failing = group.clone();
-        let child = async move {
-            match future.await {
-                Ok(value) => {
-                    // Nobody may want it.
-                    let unwanted = promise.set(value);
-                    drop(unwanted);
-                }
-                Err(error) => failing.fail(error),
-            }
-        };
-        let task = group.handle.spawn_at(location, None, Start::Soon, child);
-        let reference = task.reference();
-        let number = group.enter(reference.clone());
-        task.finish_with(move |_, result| group.leave(number, result));
-        Ok(GroupTask { reference, value })
+        Ok(self.spawn_child(location, future, None))
     }
 
     /// Ends the group early: cancels the children, drops the body where it is suspended, and takes no
@@ -224,6 +208,57 @@ impl<E: 'static> TaskGroup<E> {
     /// `TaskGroup.cancel`.
     pub fn cancel(&self) {
         self.group.end_early();
+    }
+
+    /// Whether it takes tasks.
+    pub(crate) fn is_open(&self) -> bool {
+        self.group.phase() == Phase::Open && !self.group.handle.is_closed()
+    }
+
+    pub(crate) fn get_loop(&self) -> &LoopHandle {
+        &self.group.handle
+    }
+
+    /// Runs a future as a task of the group, which is open. Until it has started, if somebody waits for
+    /// that, its failure is theirs.
+    pub(crate) fn spawn_child<T: 'static>(
+        &self,
+        location: &'static Location<'static>,
+        future: impl Future<Output = Result<T, E>> + 'static,
+        starter: Option<Rc<Starter<E>>>,
+    ) -> GroupTask<T> {
+        let (group, failing, hears) = (self.group.clone(), self.group.clone(), starter.clone());
+        let (promise, value) = group.handle.create_future();
+        let child = async move {
+            match future.await {
+                Ok(value) => {
+                    // Nobody may want it.
+                    let unwanted = promise.set(value);
+                    drop(unwanted);
+                }
+                Err(error) => {
+                    let error = Starter::take_error(hears.as_deref(), error);
+                    error.into_iter().for_each(|error| failing.fail(error));
+                }
+            }
+        };
+        let task = group.handle.spawn_at(location, None, Start::Soon, child);
+        let reference = task.reference();
+        let number = group.enter(reference.clone());
+        task.finish_with(move |_, result| {
+            group.leave(number, Starter::take_panic(starter.as_deref(), result));
+        });
+        GroupTask { reference, value }
+    }
+
+    /// Ends the group with an error of a child that has no other taker.
+    pub(crate) fn fail(&self, error: E) {
+        self.group.fail(error);
+    }
+
+    /// Ends the group with the panic of a child that has no other taker.
+    pub(crate) fn fail_with_panic(&self, child: &TaskRef, payload: Box<dyn Any + Send>) {
+        self.group.fail_with_panic(child.location(), payload);
     }
 
     /// How many of its tasks have not ended.
@@ -265,21 +300,28 @@ impl<E> Group<E> {
     fn leave(&self, number: u64, result: Result<(), JoinError>) {
         let child = self.state.borrow_mut().children.remove(&number);
         if let Err(JoinError::Panicked(payload)) = result {
-            let mut state = self.state.borrow_mut();
-            if state.panic.is_none() && state.phase != Phase::Ended {
-                state.panic = Some(payload);
-                drop(state);
-                self.end_early();
-            } else {
-                // The group ends with one panic; nobody else would hear of this one.
-                drop(state);
-                let location = child.as_ref().and_then(TaskRef::location);
-                let context = ErrorContext::panic(Origin::Task, location, payload);
-                self.handle.core.report(&self.handle, context);
-            }
+            self.fail_with_panic(child.as_ref().and_then(TaskRef::location), payload);
         }
         drop(child);
         self.wake();
+    }
+
+    fn fail_with_panic(
+        &self,
+        location: Option<&'static Location<'static>>,
+        payload: Box<dyn Any + Send>,
+    ) {
+        let mut state = self.state.borrow_mut();
+        if state.panic.is_none() && state.phase != Phase::Ended {
+            state.panic = Some(payload);
+            drop(state);
+            self.end_early();
+        } else {
+            // The group ends with one panic; nobody else would hear of this one.
+            drop(state);
+            let context = ErrorContext::panic(Origin::Task, location, payload);
+            self.handle.core.report(&self.handle, context);
+        }
     }
 
     fn fail(&self, error: E) {

@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem;
 use std::panic::Location;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tulipa_selector::{Selector, Token};
 
+use crate::context::{self, Context};
 use crate::core::{Callback, Core, Ready, log};
 use crate::instrument::{Instrument, Statistics};
 use crate::remote::Remote;
@@ -29,7 +31,10 @@ thread_local! {
 }
 
 /// Makes a loop the current one of its thread until it is dropped.
-pub(crate) struct Entered(());
+pub(crate) struct Entered {
+    /// What the thread had for its current context; inside of a loop each thing has its own.
+    outer: Context,
+}
 
 impl Entered {
     /// Fails with the id of the loop that is already running on this thread.
@@ -38,7 +43,7 @@ impl Entered {
             Some(running) => Err(running.core.id),
             None => {
                 *current = Some(handle.clone());
-                Ok(Entered(()))
+                Ok(Entered { outer: context::swap(Context::new()) })
             }
         })
     }
@@ -49,6 +54,7 @@ impl Drop for Entered {
         // The handle may be the last owner of the loop's state, so it is dropped after the borrow.
         let handle = CURRENT.with_borrow_mut(Option::take);
         drop(handle);
+        drop(context::swap(mem::take(&mut self.outer)));
     }
 }
 
@@ -88,7 +94,8 @@ impl LoopHandle {
         if self.core.is_closed() {
             return Handle::cancelled(self, location);
         }
-        let position = self.push_callback(Box::new(callback), location, Origin::Callback);
+        let run = context::bind(Box::new(callback));
+        let position = self.push_callback(run, location, Origin::Callback);
         Handle { handle: self.clone(), position, location, cancelled: Cell::new(false) }
     }
 
@@ -148,7 +155,8 @@ impl LoopHandle {
                 cancelled: Cell::new(true),
             };
         }
-        let callback = Callback { run: Box::new(callback), location, origin: Origin::Timer };
+        let run = context::bind(Box::new(callback));
+        let callback = Callback { run, location, origin: Origin::Timer };
         let inserted = self.core.timers.borrow_mut().insert(when, Alarm::Call(callback));
         // With more than four billion timers pending, one more would be dropped unheard otherwise.
         let key = inserted.unwrap_or_else(|_| panic!("the loop has room for no more timers"));

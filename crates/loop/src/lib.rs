@@ -58,13 +58,16 @@
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
 //! | `remote`, `blocking_future` | [`Remote`], the part that other threads may hold; [`BlockingFuture`] |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
-//! | `group`, `gather` | [`task_group`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
+//! | `group`, `group_start`, `gather` | [`task_group`], [`TaskGroup::start`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `staggered` | [`staggered_race`], for connecting to one of several addresses |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
-//! | `executor`, `thread_pool`, `job` | [`ThreadPool`] and `run_in_executor` |
+//! | `executor`, `thread_pool`, `job` | [`to_thread`], [`ThreadPool`] and `run_in_executor` |
 //! | `report`, `instrument` | failures that have no caller; looking at a loop while it runs |
-//! | `sys` | the only `unsafe` code: signal dispositions |
+//! | `loop_bound` | [`LoopBound`]: what is not `Send` in the hands of those who want `Send` |
+//! | `sys` | the only `unsafe` code: signal dispositions, values that stay on their thread |
 //!
 //! It knows nothing of sockets, buffers or protocols.
 
@@ -73,16 +76,19 @@
 
 mod async_fd;
 mod blocking_future;
+mod context;
 mod core;
 mod event_loop;
 mod executor;
 mod future;
 mod gather;
 mod group;
+mod group_start;
 mod handle;
 mod instrument;
 mod interval;
 mod job;
+mod loop_bound;
 mod main_future;
 mod program;
 mod readers;
@@ -94,9 +100,9 @@ mod runner;
 pub mod signal;
 mod sleep;
 mod source;
+mod staggered;
 #[cfg(unix)]
 mod stdin;
-#[cfg(all(unix, feature = "signal"))]
 mod sys;
 mod task;
 mod thread_pool;
@@ -107,22 +113,26 @@ mod yield_now;
 
 pub use async_fd::{AsyncFd, Ready};
 pub use blocking_future::BlockingFuture;
+pub use context::{Context, ContextScope, ContextToken, ContextVar, copy_context};
 pub use event_loop::{Builder, EventLoop, RunError};
 pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
-    ThreadPool, ThreadPoolBuilder,
+    ThreadPool, ThreadPoolBuilder, to_thread,
 };
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
 pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
 pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};
+pub use group_start::{StartError, Starting};
 pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
+pub use loop_bound::LoopBound;
 pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
 pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
 pub use runner::{EXECUTOR_SHUTDOWN, Runner, run};
 pub use sleep::{Sleep, sleep, sleep_until};
-pub use source::{Source, Wires};
+pub use source::{BorrowedSource, MarkTimer, Source, SourceUnavailable, Wires};
+pub use staggered::{Winner, staggered_race};
 #[cfg(unix)]
 pub use stdin::Stdin;
 pub use task::{

@@ -21,6 +21,7 @@ pub(crate) struct MainFuture<'a> {
     wake: Arc<WakeMain>,
     waker: Waker,
     location: &'static Location<'static>,
+    context: crate::Context,
     state: State,
 }
 
@@ -61,15 +62,20 @@ impl Wake for WakeMain {
 }
 
 impl<'a> MainFuture<'a> {
-    /// A main future that is polled at the next turn.
+    /// A main future that is polled at the next turn, in that context.
     #[track_caller]
-    pub(crate) fn new(handle: &LoopHandle, poll: &'a mut PollMain<'a>) -> MainFuture<'a> {
+    pub(crate) fn new(
+        handle: &LoopHandle,
+        context: crate::Context,
+        poll: &'a mut PollMain<'a>,
+    ) -> MainFuture<'a> {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let shared = handle.core.shared.clone();
         let wake = Arc::new(WakeMain { shared, run, scheduled: AtomicBool::new(true) });
         handle.core.ready.borrow_mut().push(Ready::Main(run));
         let waker = Waker::from(wake.clone());
-        MainFuture { poll, wake, waker, location: Location::caller(), state: State::Pending }
+        let location = Location::caller();
+        MainFuture { poll, wake, waker, location, context, state: State::Pending }
     }
 
     pub(crate) fn run(&self) -> u64 {
@@ -84,9 +90,9 @@ impl<'a> MainFuture<'a> {
         // not needed must still show the poll what was written before it.
         self.wake.scheduled.swap(false, Ordering::AcqRel);
         let mut context = Context::from_waker(&self.waker);
-        let poll = &mut *self.poll;
-        let watched =
-            handle.core.watch(handle, Origin::Main, Some(self.location), || poll(&mut context));
+        let (poll, inherited) = (&mut *self.poll, &mut self.context);
+        let poll = || inherited.run(|| poll(&mut context));
+        let watched = handle.core.watch(handle, Origin::Main, Some(self.location), poll);
         match watched {
             Ok(false) => return,
             Ok(true) => self.state = State::Ended,

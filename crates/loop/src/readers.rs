@@ -11,6 +11,7 @@ use tulipa_selector::{
 };
 
 use crate::LoopHandle;
+use crate::context::{Context, copy_context};
 use crate::report::{ErrorContext, Origin};
 use crate::source::Source;
 
@@ -31,6 +32,8 @@ type Closure = Box<dyn FnMut(&LoopHandle)>;
 /// itself: remove itself, or put another one in its place.
 pub(crate) struct Repeating {
     closure: RefCell<Option<Closure>>,
+    /// What it inherited, and what its runs have set.
+    context: RefCell<Context>,
     cancelled: Cell<bool>,
     location: &'static Location<'static>,
     origin: Origin,
@@ -42,18 +45,21 @@ impl Repeating {
         location: &'static Location<'static>,
         origin: Origin,
     ) -> Rc<Repeating> {
-        let closure = RefCell::new(Some(closure));
-        Rc::new(Repeating { closure, cancelled: Cell::new(false), location, origin })
+        let (closure, context) = (RefCell::new(Some(closure)), RefCell::new(copy_context()));
+        Rc::new(Repeating { closure, context, cancelled: Cell::new(false), location, origin })
     }
 
     pub(crate) fn run(&self, handle: &LoopHandle) {
         let Some(mut closure) = self.closure.borrow_mut().take() else { return };
+        let mut context = self.context.take();
         let location = Some(self.location);
-        handle.core.run_user(handle, self.origin, location, || closure(handle));
+        let call = || context.run(|| closure(handle));
+        handle.core.run_user(handle, self.origin, location, call);
         if self.cancelled.get() {
-            handle.core.release(handle, || drop(closure));
+            handle.core.release(handle, || drop((closure, context)));
         } else {
             *self.closure.borrow_mut() = Some(closure);
+            self.context.replace(context);
         }
     }
 
@@ -61,7 +67,8 @@ impl Repeating {
     pub(crate) fn cancel(&self) {
         self.cancelled.set(true);
         let closure = self.closure.borrow_mut().take();
-        drop(closure);
+        let context = self.context.take();
+        drop((closure, context));
     }
 }
 

@@ -20,6 +20,7 @@ use concurrent_queue::ConcurrentQueue;
 use tulipa_selector::Notifier;
 
 use crate::LoopHandle;
+use crate::context::{self, copy_context};
 use crate::core::{Core, Ready};
 use crate::handle::with_current;
 use crate::task::TaskRunnable;
@@ -166,7 +167,20 @@ impl Remote {
         callback: impl FnOnce(&LoopHandle) + Send + 'static,
     ) -> Result<RemoteHandle, RemoteError> {
         let location = Location::caller();
-        let call = Arc::new(Call { closure: Mutex::new(Some(callback)), location });
+        if !context::is_active() {
+            return self.send_call(location, callback);
+        }
+        let mut context = copy_context();
+        self.send_call(location, move |handle: &LoopHandle| context.run(|| callback(handle)))
+    }
+
+    /// A call that inherits no context.
+    pub(crate) fn send_call(
+        &self,
+        location: &'static Location<'static>,
+        closure: impl FnOnce(&LoopHandle) + Send + 'static,
+    ) -> Result<RemoteHandle, RemoteError> {
+        let call = Arc::new(Call { closure: Mutex::new(Some(closure)), location });
         self.shared.send(Message::Call(call.clone()))?;
         Ok(RemoteHandle { call })
     }

@@ -9,7 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use pool::{Gate, PATIENCE, Tell, block, keep};
-use tulipa_loop::{EventLoop, Executor, ExecutorError, Job, JobError, Stragglers, ThreadPool};
+use tulipa_loop::{
+    ContextVar, EventLoop, Executor, ExecutorError, Job, JobError, JoinError, LoopHandle,
+    Stragglers, ThreadPool, spawn, to_thread,
+};
 
 #[test]
 fn a_loop_awaits_jobs_and_runs_on_meanwhile() {
@@ -176,4 +179,67 @@ fn a_job_by_hand_runs_once_or_is_cancelled_by_its_drop() {
     let (job, handle) = Job::new(|| 7);
     drop(job);
     assert!(matches!(handle.wait(), Err(JobError::Cancelled)));
+}
+
+static WHO: ContextVar<&str> = ContextVar::new("who");
+
+#[test]
+fn to_thread_runs_in_the_default_executor_with_the_context_of_its_caller() {
+    let event_loop = EventLoop::new().unwrap();
+    event_loop.set_default_executor(ThreadPool::new(1));
+    let seen = event_loop.run_until_complete(async {
+        WHO.set("caller");
+        let inherits = || {
+            let inherited = WHO.get();
+            WHO.set("thread");
+            (inherited, thread::current().name().map(str::to_owned))
+        };
+        let job = to_thread(inherits);
+        WHO.set("later");
+        let seen = job.await.unwrap();
+        // The thread is the same one: what was set there has ended with the closure.
+        let handle = LoopHandle::current();
+        let after = handle.run_in_executor(None, || WHO.get()).await.unwrap();
+        (seen, after, WHO.get())
+    });
+    let inherited = (Some("caller"), Some("tulipa_0".to_owned()));
+    assert_eq!(seen.unwrap(), (inherited, None, Some("later")));
+}
+
+#[test]
+fn giving_to_thread_up_does_not_stop_what_runs() {
+    let event_loop = EventLoop::new().unwrap();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let ((begun, on_begun), (ended, on_ended)) = (mpsc::channel(), mpsc::channel());
+    event_loop
+        .run_until_complete(async {
+            let job = to_thread(move || {
+                begun.send(()).unwrap();
+                inside.pass();
+                ended.send(()).unwrap();
+            });
+            let task = spawn(job);
+            on_begun.recv_timeout(PATIENCE).unwrap();
+            task.cancel();
+            assert!(matches!(task.await, Err(JoinError::Cancelled)));
+        })
+        .unwrap();
+    gate.open();
+    on_ended.recv_timeout(PATIENCE).expect("it runs to its end");
+}
+
+#[test]
+fn the_errors_of_to_thread_are_those_of_a_job() {
+    let event_loop = EventLoop::new().unwrap();
+    let panicked = event_loop.run_until_complete(async {
+        to_thread(|| std::panic::resume_unwind(Box::new("no"))).await
+    });
+    let panicked: Result<(), _> = panicked.unwrap();
+    assert!(matches!(panicked, Err(JobError::Panicked(_))));
+    let refused = event_loop.run_until_complete(async {
+        LoopHandle::current().shutdown_default_executor(None).await.unwrap();
+        to_thread(|| ()).await
+    });
+    assert!(matches!(refused.unwrap(), Err(JobError::Refused(ExecutorError::ShutDown))));
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::run::Body;
 use super::{Key, Task, TaskRef};
 use crate::LoopHandle;
+use crate::context::{Context, copy_context};
 use crate::core::Ready;
 
 /// Sets up a task: see [`LoopHandle::task`].
@@ -16,6 +17,7 @@ pub struct TaskBuilder {
     handle: LoopHandle,
     name: Option<Rc<str>>,
     start: Start,
+    context: Option<Context>,
 }
 
 /// When a task takes its first step.
@@ -113,7 +115,7 @@ impl LoopHandle {
 
     /// A task with options: `handle.task().name("fetch").spawn(future)`.
     pub fn task(&self) -> TaskBuilder {
-        TaskBuilder { handle: self.clone(), name: None, start: Start::Soon }
+        TaskBuilder { handle: self.clone(), name: None, start: Start::Soon, context: None }
     }
 
     pub(crate) fn spawn_at<F>(
@@ -130,7 +132,11 @@ impl LoopHandle {
             return Task::refused(self);
         }
         let future_type = std::any::type_name::<F>;
-        let inserted = self.core.tasks.borrow_mut().insert(location, future_type, name);
+        let context = copy_context();
+        if !context.is_empty() {
+            self.core.has_contexts.set(true);
+        }
+        let inserted = self.core.tasks.borrow_mut().insert(location, future_type, name, context);
         // With more than four billion tasks pending, one more would be dropped unheard otherwise.
         let (key, id) = inserted.expect("the loop has room for no more tasks");
         let shared = self.core.shared.clone();
@@ -161,13 +167,25 @@ impl TaskBuilder {
         self
     }
 
+    /// Its context, instead of a copy of the current one. Stands for `context=`; what the task sets is
+    /// seen through [`TaskRef::context`] and not in what was given here.
+    pub fn context(mut self, context: Context) -> TaskBuilder {
+        self.context = Some(context);
+        self
+    }
+
     /// Makes the task: see [`LoopHandle::spawn`].
     #[track_caller]
     pub fn spawn<F>(self, future: F) -> Task<F::Output>
     where
         F: Future + 'static,
     {
-        self.handle.spawn_at(Location::caller(), self.name, self.start, future)
+        let location = Location::caller();
+        let spawn = || self.handle.spawn_at(location, self.name, self.start, future);
+        match self.context {
+            Some(mut context) => context.run(spawn),
+            None => spawn(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use tulipa_selector::Token;
 
 use super::table::{Done, DoneCallback, Finisher};
+use crate::context::{self, Context, copy_context};
 use crate::report::Origin;
 use crate::{CallbackId, LoopHandle};
 
@@ -172,6 +173,15 @@ impl TaskRef {
         self.handle.clone()
     }
 
+    /// A copy of its context, as its last step has left it; empty once it has ended and its handle is
+    /// gone. Stands for `get_context`.
+    pub fn context(&self) -> Context {
+        if self.handle.core.current_task.get() == Some(self.key) {
+            return copy_context();
+        }
+        self.handle.core.tasks.borrow().context(self.key)
+    }
+
     /// Asks the task to end. Returns `false` if it has ended already. Stands for `cancel`.
     ///
     /// The request goes to every innermost [`cancellable`](crate::cancellable) that is being awaited:
@@ -204,7 +214,7 @@ impl TaskRef {
         callback: impl FnOnce(&LoopHandle, TaskStatus) + 'static,
     ) -> CallbackId {
         let location = Location::caller();
-        let call = Box::new(callback);
+        let call = bind(Box::new(callback));
         let mut tasks = self.handle.core.tasks.borrow_mut();
         if let Some(entry) = tasks.get_pending(self.key) {
             let extras = entry.extras();
@@ -249,6 +259,15 @@ impl TaskRef {
         drop(tasks);
         removed.is_some()
     }
+}
+
+/// Has a done callback run in a copy of the current context.
+fn bind(call: DoneCallback) -> DoneCallback {
+    if !context::is_active() {
+        return call;
+    }
+    let mut context = copy_context();
+    Box::new(move |handle, status| context.run(|| call(handle, status)))
 }
 
 impl PartialEq for TaskRef {

@@ -10,6 +10,7 @@ use tulipa_selector::Token;
 use super::table::Step;
 use super::{JoinError, Output, TaskRef, TaskRunnable, TaskStatus};
 use crate::LoopHandle;
+use crate::context::{self, Context as Inherited};
 use crate::core::Core;
 use crate::report::{ErrorContext, Failure, Origin};
 
@@ -98,9 +99,40 @@ impl LoopHandle {
         let core = &self.core;
         let key = task.metadata().0;
         let outer = core.current_task.replace(Some(key));
-        task.run();
+        if core.has_contexts.get() || context::is_active() {
+            self.run_in_context(key, task);
+        } else {
+            task.run();
+            if context::is_active() {
+                self.keep_context(key, Inherited::new());
+            }
+        }
         core.current_task.set(outer);
         self.finish_task(key);
+    }
+
+    #[cold]
+    fn run_in_context(&self, key: Token, task: TaskRunnable) {
+        let inherited = self.core.tasks.borrow().context(key);
+        let outer = context::swap(inherited);
+        task.run();
+        self.keep_context(key, outer);
+    }
+
+    /// Puts the context that a step has left away for the next one.
+    #[cold]
+    fn keep_context(&self, key: Token, outer: Inherited) {
+        let core = &self.core;
+        let left = context::swap(outer);
+        let known = core.tasks.borrow().context(key);
+        let unneeded = if left.is_same(&known) {
+            left
+        } else {
+            core.has_contexts.set(true);
+            core.tasks.borrow_mut().set_context(key, left)
+        };
+        // The last share of a value may go with it.
+        core.release(self, || drop((known, unneeded)));
     }
 
     /// If the task has ended, tells who waits for it.

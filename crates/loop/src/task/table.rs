@@ -11,7 +11,7 @@ use std::task::Waker;
 use tulipa_selector::{Slots, Token};
 
 use super::TaskStatus;
-use crate::LoopHandle;
+use crate::{Context, LoopHandle};
 
 #[derive(Default)]
 pub(crate) struct Tasks {
@@ -49,6 +49,8 @@ const _: () = assert!(std::mem::size_of::<Option<Entry>>() == 72);
 #[derive(Default)]
 pub(super) struct Extras {
     pub(super) name: Option<Rc<str>>,
+    /// What it inherited, and what its steps have set.
+    context: Context,
     pub(super) callbacks: Vec<Done>,
     /// The number of done callbacks ever added.
     pub(super) added: u64,
@@ -138,10 +140,14 @@ impl Tasks {
         location: &'static Location<'static>,
         future: fn() -> &'static str,
         name: Option<Rc<str>>,
+        context: Context,
     ) -> Option<(Token, u64)> {
         let mut entry = Entry::new(self.spawned + 1, location, future);
         if name.is_some() {
             entry.extras().name = name;
+        }
+        if !context.is_empty() {
+            entry.extras().context = context;
         }
         let key = self.entries.insert(entry).ok()?;
         self.spawned += 1;
@@ -171,6 +177,19 @@ impl Tasks {
         let mut all: Vec<_> = all.map(|(key, entry)| (entry.id, key)).collect();
         all.sort_unstable_by_key(|(id, _)| *id);
         all.into_iter().map(|(_, key)| key).collect()
+    }
+
+    pub(super) fn context(&self, key: Token) -> Context {
+        let extras = self.entries.get(key).and_then(|entry| entry.extras.as_ref());
+        extras.map(|extras| extras.context.clone()).unwrap_or_default()
+    }
+
+    /// Keeps the context of a task that has not ended; gives back the one that is not needed.
+    pub(super) fn set_context(&mut self, key: Token, context: Context) -> Context {
+        match self.get_pending(key) {
+            Some(entry) => std::mem::replace(&mut entry.extras().context, context),
+            None => context,
+        }
     }
 
     pub(super) fn before_poll(&self, key: Token) -> (Step, Option<&'static Location<'static>>) {

@@ -1,4 +1,4 @@
-//! The only module with `unsafe` code: signal dispositions.
+//! Signal dispositions.
 //!
 //! The problem: a handler may do next to nothing, it can come in any thread at any instruction, and
 //! several loops may want the same signal. `signal-hook-registry` solves this, but never gives a
@@ -12,7 +12,6 @@
 //!
 //! Signals coalesce, as they do in the kernel, and never vanish: the bit is set before the bell rings,
 //! and the loop empties the bell before it takes the bits.
-#![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
