@@ -296,6 +296,18 @@ impl LoopHandle {
     }
 }
 
+/// How many sources, each with one registration, the loop has for itself: the ear for its signals, which
+/// stays once there was one.
+pub fn own_sources(handle: &LoopHandle) -> usize {
+    #[cfg(all(unix, feature = "signal"))]
+    return usize::from(handle.core.signals.borrow().is_some());
+    #[cfg(not(all(unix, feature = "signal")))]
+    return {
+        let _ = handle;
+        0
+    };
+}
+
 impl Core {
     fn check_out(&self, key: Token) -> Option<Box<dyn Source>> {
         self.sources.borrow_mut().get_mut(key)?.take()
