@@ -64,7 +64,7 @@
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`to_thread`], [`ThreadPool`] and `run_in_executor` |
-//! | `report`, `instrument` | failures that have no caller; looking at a loop while it runs |
+//! | `report`, `instrument`, `trace` | failures that have no caller; looking at a loop while it runs; spans by tokio-console's names |
 //! | `loop_bound` | [`LoopBound`]: what is not `Send` in the hands of those who want `Send` |
 //! | `sys` | the only `unsafe` code: signal dispositions, values that stay on their thread |
 //!
@@ -106,6 +106,7 @@ mod task;
 mod thread_pool;
 mod timeout;
 mod timers;
+mod trace;
 mod turn;
 mod yield_now;
 
