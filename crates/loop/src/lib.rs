@@ -59,6 +59,7 @@
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
 //! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
 //! | `group`, `group_start`, `gather` | [`task_group`], [`TaskGroup::start`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `exit_stack` | [`AsyncExitStack`]: clean-up that awaits |
 //! | `staggered` | [`staggered_race`], for connecting to one of several addresses |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
@@ -79,6 +80,7 @@ mod context;
 mod core;
 mod event_loop;
 mod executor;
+mod exit_stack;
 mod future;
 mod gather;
 mod group;
@@ -118,6 +120,7 @@ pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
     ThreadPool, ThreadPoolBuilder, to_thread,
 };
+pub use exit_stack::AsyncExitStack;
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
 pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
 pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};
