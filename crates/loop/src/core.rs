@@ -87,6 +87,8 @@ pub(crate) struct Core {
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
     pub(crate) readers: RefCell<Readers>,
     pub(crate) wires: Rc<Wires>,
+    /// What crates above keep here, one of each type.
+    pub(crate) locals: RefCell<Vec<Rc<dyn Any>>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: Cell<Events>,
     /// What the timers of a turn are collected in.
@@ -191,6 +193,7 @@ impl Core {
             sources: RefCell::default(),
             readers: RefCell::default(),
             wires: Rc::default(),
+            locals: RefCell::default(),
             shared: Arc::new(Shared::new(id, selector.notifier())),
             events: Cell::default(),
             due: Cell::default(),

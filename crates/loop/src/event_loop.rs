@@ -285,6 +285,10 @@ impl LoopHandle {
             core.release(self, || executor.shutdown());
         }
         core.selector.close();
+        let locals = core.locals.take();
+        for local in locals {
+            core.release(self, || drop(local));
+        }
         core.release(self, || core.set_instrument(None));
         core.release(self, || core.set_exception_handler(None));
     }

@@ -53,6 +53,8 @@ pub enum Origin {
     ExceptionHandler,
     /// An instrument.
     Instrument,
+    /// The method of a protocol, by its name.
+    Protocol(&'static str),
 }
 
 /// What happened in an [`ErrorContext`].
@@ -94,6 +96,7 @@ impl ErrorContext {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Origin::Protocol(method) => return write!(f, "a protocol's {method}"),
             Origin::Callback => "a callback",
             Origin::Timer => "a timer",
             Origin::Reader => "a reader",

@@ -8,16 +8,19 @@
 //! would keep the loop alive. It gets the [`Wires`] instead: a leaf that holds the loop's list of
 //! sources that want attention.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
+use std::time::Instant;
 
 use tulipa_selector::{Event, Slots, Token};
 
 use crate::core::Core;
 use crate::report::{ErrorContext, Origin};
+use crate::timers::Alarm;
 use crate::{LoopClosed, LoopHandle};
 
 /// Something that has events. For those who write transports.
@@ -29,9 +32,19 @@ pub trait Source {
     /// registration is alive and interested.
     fn ready(&mut self, handle: &LoopHandle, event: &Event);
 
-    /// Somebody called [`Wires::mark`] for it: at the start of the next turn.
+    /// Somebody called [`Wires::mark`] for it: at the start of the next turn. Or the time of a
+    /// [`LoopHandle::mark_at`] has come.
     fn attend(&mut self, handle: &LoopHandle) {
         let _ = handle;
+    }
+
+    /// Somebody called [`Wires::mark_flush`] for it: the callback or task step that did has returned.
+    /// It calls nothing of the program's; what is to be told waits for [`attend`](Self::attend).
+    fn flush(&mut self) {}
+
+    /// The source itself, for those who find it by its key and know its type.
+    fn as_any(&mut self) -> Option<&mut dyn Any> {
+        None
     }
 
     /// The loop is being closed; the source is dropped next.
@@ -47,7 +60,11 @@ pub(crate) type SourceSlot = Option<Box<dyn Source>>;
 #[derive(Default)]
 pub struct Wires {
     marked: RefCell<Vec<Token>>,
+    unflushed: RefCell<Vec<Token>>,
+    /// Whether anything is unflushed, which is asked after each callback.
+    flush: Cell<bool>,
     spare: Cell<Vec<Token>>,
+    spare_unflushed: Cell<Vec<Token>>,
     closed: Cell<bool>,
 }
 
@@ -60,13 +77,24 @@ impl Wires {
         }
     }
 
+    /// Asks for [`Source::flush`] as soon as the callback or task step that is running has returned;
+    /// outside of the loop, at the start of its next turn. Once for each mark.
+    pub fn mark_flush(&self, key: Token) {
+        if !self.closed.get() {
+            self.unflushed.borrow_mut().push(key);
+            self.flush.set(true);
+        }
+    }
+
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.marked.take();
+        self.unflushed.take();
+        self.flush.set(false);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.marked.borrow().is_empty()
+        self.marked.borrow().is_empty() && !self.flush.get()
     }
 }
 
@@ -104,8 +132,122 @@ impl LoopHandle {
         removed.is_some()
     }
 
+    /// Puts another source in the place of one that is being called just now, under the same key; the
+    /// old one is dropped when its call is over. Gives the new one back where nothing is being called
+    /// under that key.
+    ///
+    /// # Errors
+    /// Only then.
+    pub fn replace_source(
+        &self,
+        key: Token,
+        source: Box<dyn Source>,
+    ) -> Result<(), Box<dyn Source>> {
+        match self.core.sources.borrow_mut().get_mut(key) {
+            Some(slot) if slot.is_none() => {
+                *slot = Some(source);
+                Ok(())
+            }
+            _ => Err(source),
+        }
+    }
+
+    /// Takes a source out of its slot, for as long as the guard lives; it is not called meanwhile.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn borrow_source(&self, key: Token) -> Result<BorrowedSource<'_>, SourceUnavailable> {
+        let mut sources = self.core.sources.borrow_mut();
+        let slot = sources.get_mut(key).ok_or(SourceUnavailable::Gone)?;
+        let source = slot.take().ok_or(SourceUnavailable::Busy)?;
+        Ok(BorrowedSource { handle: self, key, source: Some(source) })
+    }
+
+    /// Calls [`Source::attend`] at an instant of the loop's clock, or at the next turn if that is in
+    /// the past, unless it is cancelled with [`cancel_mark`](Self::cancel_mark) before. It costs no
+    /// allocation. A closed loop does nothing.
+    ///
+    /// # Order
+    /// That of [`call_at`](Self::call_at).
+    pub fn mark_at(&self, key: Token, when: Instant) -> MarkTimer {
+        if self.is_closed() {
+            return MarkTimer(None);
+        }
+        let inserted = self.core.timers.borrow_mut().insert(when, Alarm::Mark(key));
+        MarkTimer(inserted.ok())
+    }
+
+    /// Removes what [`mark_at`](Self::mark_at) has set, if it has not come yet.
+    pub fn cancel_mark(&self, timer: MarkTimer) {
+        if let Some(timer) = timer.0 {
+            let alarm = self.core.timers.borrow_mut().remove(timer);
+            drop(alarm);
+        }
+    }
+
+    /// Runs the program's code as the loop does: timed, and with a panic reported and going no further;
+    /// `None` says that there was one. For those who write sources.
+    pub fn call_user<R>(
+        &self,
+        origin: Origin,
+        location: Option<&'static Location<'static>>,
+        code: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let result = self.core.run_user(self, origin, location, code);
+        self.flush_marked();
+        result
+    }
+
+    /// Drops something of the program's, or wakes a waker; a panic is reported. For those who write
+    /// sources.
+    pub fn release(&self, release: impl FnOnce()) {
+        self.core.release(self, release);
+    }
+
+    /// What the loop keeps for a crate above it, one for each type, made when it is first asked for. It is
+    /// let go when the loop closes, so it may hold handles of the loop.
+    pub fn local<T: 'static>(&self, make: impl FnOnce(&LoopHandle) -> T) -> Rc<T> {
+        let find = || {
+            let locals = self.core.locals.borrow();
+            locals.iter().find_map(|local| local.clone().downcast::<T>().ok())
+        };
+        if let Some(known) = find() {
+            return known;
+        }
+        let new = Rc::new(make(self));
+        // Making it may have asked for it.
+        if let Some(known) = find() {
+            return known;
+        }
+        if !self.is_closed() {
+            self.core.locals.borrow_mut().push(new.clone());
+        }
+        new
+    }
+
+    /// Flushes what the code that has just run has marked.
+    #[inline]
+    pub(crate) fn flush_marked(&self) {
+        if self.core.wires.flush.get() {
+            self.flush_all();
+        }
+    }
+
+    #[inline(never)]
+    fn flush_all(&self) {
+        let wires = &self.core.wires;
+        wires.flush.set(false);
+        let mut unflushed =
+            mem::replace(&mut *wires.unflushed.borrow_mut(), wires.spare_unflushed.take());
+        for key in unflushed.drain(..) {
+            self.with_source(key, |source| source.flush());
+        }
+        wires.spare_unflushed.set(unflushed);
+    }
+
     /// Runs step 1 of the turn: the sources that were marked before it.
     pub(crate) fn attend_marked(&self) {
+        self.flush_marked();
         let wires = &self.core.wires;
         if wires.is_empty() {
             return;
@@ -158,15 +300,58 @@ impl Core {
         self.sources.borrow_mut().get_mut(key)?.take()
     }
 
-    /// Puts a source back; gives it back if it was removed meanwhile.
+    /// Puts a source back; gives it back if it was removed or replaced meanwhile.
     fn check_in(&self, key: Token, source: Box<dyn Source>) -> Option<Box<dyn Source>> {
         match self.sources.borrow_mut().get_mut(key) {
-            Some(slot) => {
-                debug_assert!(slot.is_none(), "a source is either in its slot or out");
+            Some(slot) if slot.is_none() => {
                 *slot = Some(source);
                 None
             }
-            None => Some(source),
+            _ => Some(source),
         }
     }
 }
+
+/// A source that was taken out of its slot with [`LoopHandle::borrow_source`], and goes back when this
+/// is dropped.
+pub struct BorrowedSource<'a> {
+    handle: &'a LoopHandle,
+    key: Token,
+    source: Option<Box<dyn Source>>,
+}
+
+impl BorrowedSource<'_> {
+    /// The source, if it is of this type and says so by [`Source::as_any`].
+    pub fn downcast<T: 'static>(&mut self) -> Option<&mut T> {
+        self.source.as_mut()?.as_any()?.downcast_mut()
+    }
+}
+
+impl Drop for BorrowedSource<'_> {
+    fn drop(&mut self) {
+        let Some(source) = self.source.take() else { return };
+        let rejected = self.handle.core.check_in(self.key, source);
+        if rejected.is_some() {
+            self.handle.core.release(self.handle, || drop(rejected));
+        }
+    }
+}
+
+impl fmt::Debug for BorrowedSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BorrowedSource").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Why a source cannot be taken out of its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceUnavailable {
+    /// It is being called, further up the stack.
+    Busy,
+    /// It is no longer there.
+    Gone,
+}
+
+/// A timer of [`LoopHandle::mark_at`]. Dropping it leaves the timer alone.
+#[derive(Clone, Copy, Debug)]
+pub struct MarkTimer(Option<Token>);

@@ -45,6 +45,8 @@ struct Entry {
 pub(crate) enum Alarm {
     Call(Callback),
     Wake(Waker),
+    /// A source is to be attended.
+    Mark(Token),
 }
 
 /// The place of an entry that has left the heap because it is due.

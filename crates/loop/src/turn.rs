@@ -64,6 +64,7 @@ impl LoopHandle {
             let entry = core.ready.borrow_mut().pop();
             let Some(entry) = entry else { break };
             self.run_ready(entry, main);
+            self.flush_marked();
         }
         self.reap_tasks();
         core.count(|statistics| {
@@ -125,6 +126,7 @@ impl LoopHandle {
         for event in &events {
             let key = Token::from_bits(event.data());
             self.with_source(key, |source| source.ready(self, &event));
+            self.flush_marked();
         }
         core.events.set(events);
         run.skipped = 0;
@@ -181,7 +183,9 @@ impl LoopHandle {
                     core.run_user(self, origin, location, || (callback.run)(self));
                 }
                 Alarm::Wake(waker) => core.release(self, || waker.wake()),
+                Alarm::Mark(key) => self.with_source(key, |source| source.attend(self)),
             }
+            self.flush_marked();
         }
         core.due.set(due);
         core.count(|statistics| {

@@ -305,3 +305,138 @@ fn a_closed_loop_passes_marks_over() {
     wires.mark(Token::from_bits(0));
     assert_eq!(format!("{wires:?}"), "Wires { marked: 0, .. }");
 }
+
+/// Notes each call, and what it is told to do when it is attended.
+struct Flushed {
+    journal: Journal<&'static str>,
+    attended: Option<Box<dyn FnMut(&LoopHandle)>>,
+}
+
+impl Source for Flushed {
+    fn ready(&mut self, _: &LoopHandle, _: &Event) {}
+
+    fn attend(&mut self, handle: &LoopHandle) {
+        self.journal.add("attend");
+        if let Some(attended) = &mut self.attended {
+            attended(handle);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.journal.add("flush");
+    }
+
+    fn as_any(&mut self) -> Option<&mut dyn std::any::Any> {
+        Some(self)
+    }
+}
+
+fn flushed(virtual_loop: &StrictLoop) -> (Token, Journal<&'static str>) {
+    let journal = Journal::new();
+    let source = Flushed { journal: journal.clone(), attended: None };
+    (virtual_loop.insert_source(Box::new(source)).unwrap(), journal)
+}
+
+#[test]
+fn a_source_is_flushed_right_after_the_callback_task_step_or_timer_that_asked_for_it() {
+    let virtual_loop = strict_loop();
+    let (key, journal) = flushed(&virtual_loop);
+    let mark = |name: &'static str| {
+        let (wires, journal) = (virtual_loop.wires(), journal.clone());
+        move || {
+            wires.mark_flush(key);
+            journal.add(name);
+        }
+    };
+    let (callback, timer, step) = (mark("callback"), mark("timer"), mark("step"));
+    virtual_loop.call_later(std::time::Duration::ZERO, move |_| timer());
+    virtual_loop.call_soon(move |_| callback());
+    virtual_loop.call_soon(journal.note("next callback"));
+    virtual_loop.spawn(async move { step() }).detach();
+    virtual_loop.call_soon(journal.note("last callback"));
+    virtual_loop.run_until_idle();
+    let expected =
+        ["timer", "flush", "callback", "flush", "next callback", "step", "flush", "last callback"];
+    assert_eq!(journal.take(), expected);
+}
+
+#[test]
+fn what_is_marked_for_a_flush_outside_of_the_loop_is_flushed_when_it_runs() {
+    let virtual_loop = strict_loop();
+    let (key, journal) = flushed(&virtual_loop);
+    virtual_loop.wires().mark_flush(key);
+    assert!(virtual_loop.next_deadline().is_some(), "there is work");
+    virtual_loop.run_until_idle();
+    assert_eq!(journal.take(), ["flush"]);
+}
+
+#[test]
+fn a_source_can_be_replaced_while_it_is_called_and_at_no_other_time() {
+    let virtual_loop = strict_loop();
+    let (old, new) = (Journal::new(), Journal::new());
+    let successor = std::cell::RefCell::new(Some(Flushed { journal: new.clone(), attended: None }));
+    let key = Rc::new(Cell::new(Token::from_bits(0)));
+    let attended = {
+        let key = key.clone();
+        move |handle: &LoopHandle| {
+            let next = successor.take().expect("it is attended once");
+            assert!(handle.replace_source(key.get(), Box::new(next)).is_ok());
+        }
+    };
+    let source = Flushed { journal: old.clone(), attended: Some(Box::new(attended)) };
+    key.set(virtual_loop.insert_source(Box::new(source)).unwrap());
+    let another = Box::new(Flushed { journal: new.clone(), attended: None });
+    assert!(virtual_loop.replace_source(key.get(), another).is_err());
+    virtual_loop.wires().mark(key.get());
+    virtual_loop.run_until_idle();
+    virtual_loop.wires().mark(key.get());
+    virtual_loop.run_until_idle();
+    assert_eq!((old.take(), new.take()), (vec!["attend"], vec!["attend"]));
+    assert_eq!(virtual_loop.statistics().sources, 1);
+}
+
+#[test]
+fn a_source_can_be_borrowed_unless_it_is_being_called_or_gone() {
+    use tulipa_loop::SourceUnavailable::{Busy, Gone};
+    let virtual_loop = strict_loop();
+    let (key, _journal) = flushed(&virtual_loop);
+    {
+        let mut source = virtual_loop.borrow_source(key).unwrap();
+        assert!(source.downcast::<Flushed>().is_some());
+        assert!(source.downcast::<Acting>().is_none());
+        assert_eq!(virtual_loop.borrow_source(key).unwrap_err(), Busy);
+    }
+    let source = virtual_loop.borrow_source(key).unwrap();
+    virtual_loop.remove_source(key);
+    drop(source);
+    assert_eq!(virtual_loop.borrow_source(key).unwrap_err(), Gone);
+}
+
+#[test]
+fn a_source_is_attended_at_the_time_asked_for_unless_that_is_cancelled() {
+    let virtual_loop = strict_loop();
+    let (key, journal) = flushed(&virtual_loop);
+    let second = std::time::Duration::from_secs(1);
+    virtual_loop.mark_at(key, virtual_loop.time() + second);
+    let cancelled = virtual_loop.mark_at(key, virtual_loop.time() + second);
+    virtual_loop.cancel_mark(cancelled);
+    virtual_loop.advance(second - std::time::Duration::from_nanos(1));
+    assert_eq!(journal.len(), 0);
+    virtual_loop.advance(second);
+    assert_eq!(journal.take(), ["attend"]);
+}
+
+#[test]
+fn a_loop_keeps_one_local_of_each_type_until_it_closes() {
+    let drops = Drops::default();
+    let virtual_loop = strict_loop();
+    let first = virtual_loop.local(|_| Cell::new(1));
+    first.set(2);
+    assert_eq!(virtual_loop.local(|_| Cell::new(1)).get(), 2);
+    // It may hold the loop without keeping it alive.
+    let local = virtual_loop.local(|handle| (handle.clone(), drops.token()));
+    drop(local);
+    assert_eq!(drops.count(), 0);
+    virtual_loop.close().unwrap();
+    assert_eq!(drops.count(), 1);
+}

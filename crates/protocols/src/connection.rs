@@ -1,0 +1,203 @@
+//! Connections: a transport, and the way to its protocol.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tulipa_loop::{Handle, LoopHandle, SourceUnavailable};
+
+use crate::driver::Driver;
+use crate::leaf::Leaf;
+use crate::link::SocketLink;
+use crate::state::{Owner, Phase, Slot, State, closed};
+use crate::{Link, Protocol, Transport};
+
+/// A connection that runs on a loop: its [`Transport`], to which it dereferences, and the way to its protocol, which
+/// the loop owns. Stands for the pair that asyncio's `create_connection` returns.
+///
+/// Dropping it leaves the connection alone; it lives until it is closed.
+pub struct Connection<P> {
+    transport: Transport,
+    handle: LoopHandle,
+    protocol: PhantomData<fn() -> P>,
+}
+
+/// Why a protocol cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// The connection is over, and the protocol gone.
+    #[error("the connection is closed")]
+    Closed,
+    /// Another protocol has taken its place.
+    #[error("the protocol was replaced")]
+    Replaced,
+    /// It is being called just now: this is called from inside one of its methods.
+    #[error("the protocol is being called")]
+    Busy,
+}
+
+impl<P: Protocol + 'static> Connection<P> {
+    /// Calls `f` with the protocol, now.
+    ///
+    /// # Errors
+    /// Why it cannot be had; `f` is then dropped.
+    ///
+    /// # Panics
+    /// As `f`; the connection goes on.
+    pub fn with<R>(&self, f: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
+        let borrowed = self.handle.borrow_source(self.transport.state.key.get());
+        let mut source = borrowed.map_err(|error| match error {
+            SourceUnavailable::Busy => Unavailable::Busy,
+            SourceUnavailable::Gone => Unavailable::Closed,
+        })?;
+        let driver = source.downcast::<Driver<P>>().ok_or(Unavailable::Replaced)?;
+        Ok(f(&mut driver.talk.protocol, &self.transport))
+    }
+
+    /// Calls `f` with the protocol, at the loop's next turn: from anywhere, methods of the protocol
+    /// included. If the protocol cannot be had then, `f` is dropped.
+    #[track_caller]
+    pub fn post(&self, f: impl FnOnce(&mut P, &Transport) + 'static) -> Handle {
+        let connection = self.clone();
+        self.handle.call_soon(move |_| {
+            let _ = connection.with(f);
+        })
+    }
+}
+
+impl<P> Connection<P> {
+    /// The transport.
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Waits until the protocol was told that it is connected. One whose handshake failed is an error.
+    pub(crate) async fn made(self) -> io::Result<Connection<P>> {
+        WaitFor { transport: self.transport.clone(), what: Moment::Made, id: None }.await;
+        if self.transport.state.made.get() {
+            return Ok(self);
+        }
+        let failed = self.transport.state.extras(|extras| extras.failed.take());
+        Err(failed.unwrap_or_else(|| closed("connect")))
+    }
+}
+
+impl Transport {
+    /// Waits until the connection is over and the protocol was told, which it may be already.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_closed(&self) {
+        WaitFor { transport: self.clone(), what: Moment::Lost, id: None }.await;
+    }
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy)]
+enum Moment {
+    Made,
+    Lost,
+}
+
+/// Waits until a protocol has been told something.
+struct WaitFor {
+    transport: Transport,
+    what: Moment,
+    id: Option<u64>,
+}
+
+impl Future for WaitFor {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let state = self.transport.state.clone();
+        let made = state.made.get() && matches!(self.what, Moment::Made);
+        if made || state.lost.get() {
+            return Poll::Ready(());
+        }
+        // Cloned and dropped where nothing is borrowed.
+        let waker = context.waker().clone();
+        let known = self.id;
+        let (id, old) = state.with_extras(|extras| extras.waiters.set(known, waker));
+        self.id = Some(id);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl Drop for WaitFor {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let waker = self.transport.state.extras(|extras| extras.waiters.remove(id));
+        drop(waker);
+    }
+}
+
+impl<P> Clone for Connection<P> {
+    fn clone(&self) -> Connection<P> {
+        let (transport, handle) = (self.transport.clone(), self.handle.clone());
+        Connection { transport, handle, protocol: PhantomData }
+    }
+}
+
+impl<P> Deref for Connection<P> {
+    type Target = Transport;
+
+    fn deref(&self) -> &Transport {
+        &self.transport
+    }
+}
+
+impl<P> fmt::Debug for Connection<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("transport", &self.transport).finish_non_exhaustive()
+    }
+}
+
+/// Puts a protocol on a link of one's own. `connection_made` comes at the loop's next turn, or when the
+/// link is [open](Link::open).
+///
+/// # Errors
+/// [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed; link and protocol are dropped.
+pub fn attach<P: Protocol + 'static>(
+    handle: &LoopHandle,
+    link: impl Link + 'static,
+    protocol: P,
+) -> io::Result<Connection<P>> {
+    let link: Box<dyn Link> = Box::new(link);
+    start(handle, Slot::Any(link), protocol, None)
+}
+
+/// A connection over a socket that is connected and does not block.
+pub(crate) fn start_socket<P: Protocol + 'static>(
+    handle: &LoopHandle,
+    socket: OwnedFd,
+    protocol: P,
+    owner: Option<Rc<dyn Owner>>,
+) -> io::Result<Connection<P>> {
+    start(handle, Slot::Socket(SocketLink::new(socket)), protocol, owner)
+}
+
+fn start<P: Protocol + 'static>(
+    handle: &LoopHandle,
+    link: Slot,
+    protocol: P,
+    owner: Option<Rc<dyn Owner>>,
+) -> io::Result<Connection<P>> {
+    let transport = Transport { state: Rc::new(State::new(Leaf::of(handle), link)) };
+    *transport.state.owner.borrow_mut() = owner;
+    let driver = Driver::new(transport.clone(), protocol);
+    let key = handle.insert_source(Box::new(driver)).map_err(|closed| {
+        transport.state.phase.set(Phase::Ended);
+        io::Error::new(io::ErrorKind::NotConnected, closed)
+    })?;
+    transport.state.key.set(key);
+    transport.state.mark();
+    Ok(Connection { transport, handle: handle.clone(), protocol: PhantomData })
+}

@@ -1,0 +1,277 @@
+//! The loop's end of a connection: a source that owns the protocol.
+//!
+//! It is out of its slot while it is called, so the protocol is `&mut` with nothing borrowed, and a
+//! protocol that reaches for itself through the loop finds it busy. Interests go to the selector at the
+//! start of a turn, never in the middle of one: what is read in the same turn changes nothing.
+
+use std::any::Any;
+use std::io;
+use std::time::Instant;
+
+use tulipa_loop::{LoopHandle, MarkTimer, Origin, Source};
+use tulipa_selector::{Event, Interest, Registration};
+
+use crate::state::{Input, Output, Phase, Slot, State};
+use crate::talk::{Host, Settled, Talk, Told};
+use crate::{Protocol, Transport};
+
+impl Host for LoopHandle {
+    #[inline]
+    fn call<R>(&self, method: &'static str, code: impl FnOnce() -> R) -> Option<R> {
+        self.call_user(Origin::Protocol(method), None, code)
+    }
+
+    fn release(&self, code: impl FnOnce()) {
+        LoopHandle::release(self, code);
+    }
+
+    fn now(&self) -> Instant {
+        self.time()
+    }
+}
+
+pub(crate) struct Driver<P> {
+    pub(crate) talk: Talk<P>,
+    hold: Hold,
+}
+
+/// What a driver has of the loop.
+#[derive(Default)]
+pub(crate) struct Hold {
+    registration: Option<Registration>,
+    /// A timer for the deadline, or an earlier one that was put off since.
+    timer: Option<(Instant, MarkTimer)>,
+}
+
+impl<P: Protocol + 'static> Driver<P> {
+    pub(crate) fn new(transport: Transport, protocol: P) -> Driver<P> {
+        Driver { talk: Talk::new(transport, protocol), hold: Hold::default() }
+    }
+
+    /// Settles, and does what follows from it. `false` if there is nothing more to do here.
+    fn settle(&mut self, handle: &LoopHandle) -> bool {
+        match self.talk.settle(handle) {
+            Settled::Alive => true,
+            Settled::Replaced => {
+                self.replace(handle);
+                false
+            }
+            Settled::Over => {
+                self.finish(handle);
+                false
+            }
+        }
+    }
+
+    fn replace(&mut self, handle: &LoopHandle) {
+        let state = self.talk.transport.state.clone();
+        let Some(next) = self.successor() else { return };
+        // It cannot fail: this driver is being called, so its slot is there and empty.
+        let _ = handle.replace_source(state.key.get(), next);
+        state.dispatching.set(false);
+        state.mark();
+    }
+
+    /// The driver of the protocol that waits to take over, with all that this one had.
+    fn successor(&mut self) -> Option<Box<dyn Source>> {
+        let transport = self.talk.transport.clone();
+        let successor = transport.state.extras(|extras| extras.successor.take())?;
+        let (told, deadline) = (self.talk.told, self.talk.deadline);
+        let hold = std::mem::take(&mut self.hold);
+        Some(successor.into_source(Parts { transport, told, deadline, hold }))
+    }
+
+    /// The protocol knows that it is over: lets go of everything, the registration first.
+    fn finish(&mut self, handle: &LoopHandle) {
+        let state = self.talk.transport.state.clone();
+        if let Some((_, timer)) = self.hold.timer.take() {
+            handle.cancel_mark(timer);
+        }
+        drop(self.hold.registration.take());
+        state.clear_queue();
+        let link = state.take_link();
+        let successor = state.extras(|extras| extras.successor.take());
+        let discarded = state.leaf.take_discarded();
+        if let Slot::Any(link) = link {
+            handle.release(|| drop(link));
+        }
+        handle.release(|| drop(successor));
+        for bytes in discarded {
+            handle.release(|| drop(bytes));
+        }
+        handle.remove_source(state.key.get());
+    }
+
+    /// Asks the selector for what is wanted now.
+    fn apply_interest(&mut self, handle: &LoopHandle, state: &State) {
+        let wanted = state.interest();
+        if wanted == state.watched.get() {
+            return;
+        }
+        let applied = match &self.hold.registration {
+            Some(registration) => registration.set_interest(wanted),
+            None => self.register(handle, state, wanted),
+        };
+        match applied {
+            Ok(()) => state.watched.set(wanted),
+            Err(error) => {
+                state.watched.set(Interest::NONE);
+                state.fail(error);
+            }
+        }
+    }
+
+    fn register(&mut self, handle: &LoopHandle, state: &State, wanted: Interest) -> io::Result<()> {
+        let Some(source) = state.with_link(|link| link.source()) else { return Ok(()) };
+        let key = state.key.get().to_bits();
+        self.hold.registration = Some(handle.selector().register(source, wanted, key)?);
+        Ok(())
+    }
+
+    /// Sets a timer for the deadline, unless there is one that comes early enough.
+    fn arm(&mut self, handle: &LoopHandle, state: &State) {
+        let timer = &mut self.hold.timer;
+        if self.talk.deadline.is_none() && timer.is_none() {
+            return;
+        }
+        let now = handle.time();
+        if timer.is_some_and(|(when, _)| when <= now) {
+            *timer = None;
+        }
+        let Some(deadline) = self.talk.deadline else { return };
+        if timer.is_some_and(|(when, _)| when <= deadline) {
+            return;
+        }
+        let set = handle.mark_at(state.key.get(), deadline);
+        if let Some((_, later)) = timer.replace((deadline, set)) {
+            handle.cancel_mark(later);
+        }
+    }
+
+    /// The end of a call: what is still to be settled, or to be asked of the selector, waits for the next
+    /// turn.
+    #[inline]
+    fn leave(&mut self, handle: &LoopHandle, state: &State) {
+        if state.wants_attention() && !self.settle(handle) {
+            return;
+        }
+        state.dispatching.set(false);
+        if state.wants_attention() || state.interest() != state.watched.get() {
+            state.mark();
+        }
+    }
+}
+
+impl<P: Protocol + 'static> Source for Driver<P> {
+    fn ready(&mut self, handle: &LoopHandle, event: &Event) {
+        let transport = self.talk.transport.clone();
+        let state = &*transport.state;
+        state.dispatching.set(true);
+        if state.wants_attention() && !self.settle(handle) {
+            return;
+        }
+        if event.is_writable() {
+            state.blocked.set(false);
+            state.flush();
+            if state.phase() == Phase::Closing || state.output.get() == Output::Ending {
+                state.attend();
+            }
+        }
+        match state.phase() {
+            Phase::Opening => state.attend(),
+            Phase::Open | Phase::Broken
+                if event.is_readable() && state.input.get() == Input::Flowing =>
+            {
+                state.readable.set(true);
+                self.talk.deliver(handle);
+            }
+            _ => {}
+        }
+        self.leave(handle, state);
+    }
+
+    fn attend(&mut self, handle: &LoopHandle) {
+        let transport = self.talk.transport.clone();
+        let state = &*transport.state;
+        state.dispatching.set(true);
+        if !self.settle(handle) {
+            return;
+        }
+        self.talk.deliver(handle);
+        if state.wants_attention() && !self.settle(handle) {
+            return;
+        }
+        self.apply_interest(handle, state);
+        self.arm(handle, state);
+        state.dispatching.set(false);
+        if state.wants_attention() {
+            state.mark();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.talk.transport.state.flush_if_asked();
+    }
+
+    fn closing(&mut self, handle: &LoopHandle) {
+        let state = self.talk.transport.state.clone();
+        state.dispatching.set(true);
+        let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the event loop was closed");
+        state.fail(error);
+        if self.talk.settle(handle) != Settled::Replaced {
+            return self.finish(handle);
+        }
+        // A protocol that was replaced just now hands the end on. A chain of such is as long as the
+        // program makes it, each link by a call of its own.
+        if let Some(mut next) = self.successor() {
+            next.closing(handle);
+        }
+    }
+
+    fn as_any(&mut self) -> Option<&mut dyn Any> {
+        Some(self)
+    }
+}
+
+/// What a protocol takes over from the one before it.
+pub(crate) struct Parts {
+    transport: Transport,
+    told: Told,
+    deadline: Option<Instant>,
+    hold: Hold,
+}
+
+/// A protocol that waits to take the place of another.
+pub(crate) trait Successor {
+    fn into_source(self: Box<Self>, parts: Parts) -> Box<dyn Source>;
+
+    /// The same without a loop.
+    fn into_talk(
+        self: Box<Self>,
+        transport: Transport,
+        told: Told,
+        deadline: Option<Instant>,
+    ) -> Box<dyn crate::detached::AnyTalk>;
+}
+
+struct Next<P>(P);
+
+pub(crate) fn successor<P: Protocol + 'static>(protocol: P) -> Box<dyn Successor> {
+    Box::new(Next(protocol))
+}
+
+impl<P: Protocol + 'static> Successor for Next<P> {
+    fn into_source(self: Box<Self>, parts: Parts) -> Box<dyn Source> {
+        let Parts { transport, told, deadline, hold } = parts;
+        Box::new(Driver { talk: Talk { transport, protocol: self.0, told, deadline }, hold })
+    }
+
+    fn into_talk(
+        self: Box<Self>,
+        transport: Transport,
+        told: Told,
+        deadline: Option<Instant>,
+    ) -> Box<dyn crate::detached::AnyTalk> {
+        Box::new(Talk { transport, protocol: self.0, told, deadline })
+    }
+}

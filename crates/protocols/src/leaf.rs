@@ -1,0 +1,92 @@
+//! What the transports of one loop share: the wires to the loop, and spare buffers.
+//!
+//! It leads back to nothing, so a transport that is kept for ever keeps no loop alive.
+
+use std::cell::{Cell, RefCell};
+use std::mem;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tulipa_loop::{LoopHandle, Wires};
+
+use crate::write_queue::{CHUNK, WriteQueue};
+
+/// The size of the buffer that all connections of a loop read into, one after the other: what asyncio
+/// reads at most in one go. Larger ones bring nothing, as sockets do not hold more.
+const READ_BUFFER: usize = 256 * 1024;
+
+/// How many spare chunks and spare queues a loop keeps: as many connections can be writing at one time
+/// without an allocation, for at most 1 MiB of chunks.
+const MOST_SPARES: usize = 16;
+
+#[derive(Default)]
+pub(crate) struct Leaf {
+    pub(crate) wires: Rc<Wires>,
+    read_buffer: Cell<Vec<u8>>,
+    chunks: RefCell<Vec<Vec<u8>>>,
+    #[expect(clippy::vec_box, reason = "they are boxed where they are used")]
+    queues: RefCell<Vec<Box<WriteQueue>>>,
+    /// Buffers of the program's, whose destructors are its code.
+    discarded: RefCell<Vec<Bytes>>,
+    has_discarded: Cell<bool>,
+}
+
+impl Leaf {
+    /// The one of a loop.
+    pub(crate) fn of(handle: &LoopHandle) -> Rc<Leaf> {
+        handle.local(|handle| Leaf { wires: handle.wires(), ..Leaf::default() })
+    }
+
+    /// The buffer to read into. Whoever takes it gives it back; who comes meanwhile gets one of their own.
+    pub(crate) fn take_read_buffer(&self) -> Vec<u8> {
+        let mut buffer = self.read_buffer.take();
+        if buffer.is_empty() {
+            buffer.resize(READ_BUFFER, 0);
+        }
+        buffer
+    }
+
+    pub(crate) fn give_read_buffer(&self, buffer: Vec<u8>) {
+        self.read_buffer.set(buffer);
+    }
+
+    pub(crate) fn take_chunk(&self) -> Vec<u8> {
+        self.chunks.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_chunk(&self, mut chunk: Vec<u8>) {
+        let mut chunks = self.chunks.borrow_mut();
+        if chunks.len() < MOST_SPARES && chunk.capacity() <= CHUNK {
+            chunk.clear();
+            chunks.push(chunk);
+        }
+    }
+
+    pub(crate) fn take_queue(&self) -> Box<WriteQueue> {
+        self.queues.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes back a queue, with whatever it has.
+    pub(crate) fn give_queue(&self, mut queue: Box<WriteQueue>) {
+        queue.clear(self);
+        let mut queues = self.queues.borrow_mut();
+        if queues.len() < MOST_SPARES {
+            queues.push(queue);
+        }
+    }
+
+    /// Keeps a buffer of the program's until a driver drops it, where nothing is borrowed.
+    pub(crate) fn discard(&self, bytes: Bytes) {
+        self.discarded.borrow_mut().push(bytes);
+        self.has_discarded.set(true);
+    }
+
+    pub(crate) fn has_discarded(&self) -> bool {
+        self.has_discarded.get()
+    }
+
+    pub(crate) fn take_discarded(&self) -> Vec<Bytes> {
+        self.has_discarded.set(false);
+        mem::take(&mut *self.discarded.borrow_mut())
+    }
+}

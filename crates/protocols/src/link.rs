@@ -1,0 +1,176 @@
+//! Where a transport's bytes come from and go to.
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use tulipa_selector::Source;
+
+use crate::Address;
+
+/// Bytes to and from somewhere, without blocking: a socket, a simulated network, a device. With one, a
+/// program brings a transport of its own, see [`attach`](crate::attach).
+///
+/// All of these are called by the transport, one at a time, and must not call the transport back: a link
+/// has none, nor a loop, nor a waker. Where nothing can be done now the answer is
+/// [`WouldBlock`](io::ErrorKind::WouldBlock), and the transport comes back when the [`source`](Self::source)
+/// says so; other errors end the connection. [`Interrupted`](io::ErrorKind::Interrupted) is not expected.
+pub trait Link {
+    /// What is registered with the selector: readiness of it must follow what [`read`](Self::read) and
+    /// [`write`](Self::write) would do, except for what [`has_input`](Self::has_input) tells.
+    fn source(&self) -> Source;
+
+    /// Reads into `buffer`, which is not empty. 0 is the end of the input.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what ends the connection.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes the pieces, which are not all empty, in their order, or the first part of them, and returns
+    /// how many bytes. Fewer than there are means that no more can be written now.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what makes writing impossible.
+    fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Goes on with what has to come before the first byte of the program's, a handshake. The connection
+    /// is made when this has returned `Ok`; it is called again whenever the source is ready.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what ends the connection.
+    fn open(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Sends what was written and [`held back`](Self::held_back).
+    ///
+    /// # Errors
+    /// `WouldBlock` if something is left; or what makes writing impossible.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// How many bytes were written and are not yet on their way, encrypted ones for example. While
+    /// there are any the transport waits for the source to be writable.
+    fn held_back(&self) -> usize {
+        0
+    }
+
+    /// Whether there is input that the source's readiness does not tell of: decrypted already, say.
+    fn has_input(&self) -> bool {
+        false
+    }
+
+    /// Tells the peer that nothing follows, and goes on reading. Called when all was written.
+    ///
+    /// # Errors
+    /// What makes it impossible.
+    fn shutdown(&mut self) -> io::Result<()>;
+
+    /// Says goodbye where the link has a way to, a close alert; what it holds back then is flushed, and
+    /// the link dropped. Not called on an abort.
+    fn close(&mut self) {}
+
+    /// Makes the coming drop tell the peer that the connection was broken off, where there is a way.
+    fn reset(&mut self) {}
+
+    /// The address of the peer.
+    fn peer_addr(&self) -> Option<Address> {
+        None
+    }
+
+    /// Our address.
+    fn local_addr(&self) -> Option<Address> {
+        None
+    }
+
+    /// The descriptor, to set its options.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// What else is to be known, for [`Transport::get_extra_info`](crate::Transport::get_extra_info).
+    fn extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
+        let _ = name;
+        None
+    }
+}
+
+/// A stream socket, TCP or Unix: non-blocking, and closed on exec.
+pub(crate) struct SocketLink {
+    fd: Rc<OwnedFd>,
+}
+
+/// How often a call that a signal has interrupted is made again; non-blocking ones hardly ever are.
+const MOST_INTERRUPTS: usize = 16;
+
+impl SocketLink {
+    pub(crate) fn new(fd: OwnedFd) -> SocketLink {
+        SocketLink { fd: Rc::new(fd) }
+    }
+}
+
+/// Makes a call again when a signal has interrupted it.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    for _ in 0..MOST_INTERRUPTS {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// No signal for a peer that is gone. Platforms without the flag have `SO_NOSIGPIPE`, set when the socket
+/// is made.
+#[cfg(not(any(target_os = "macos", target_os = "ios")))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+const SEND: SendFlags = SendFlags::empty();
+
+impl Link for SocketLink {
+    fn source(&self) -> Source {
+        Source::shared(self.fd.clone())
+    }
+
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        retry(|| rustix::net::recv(&*self.fd, &mut *buffer, RecvFlags::empty()))
+            .map(|(count, _)| count)
+    }
+
+    #[inline]
+    fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match pieces {
+            [piece] => retry(|| rustix::net::send(&*self.fd, piece, SEND)),
+            pieces => retry(|| {
+                rustix::net::sendmsg(&*self.fd, pieces, &mut SendAncillaryBuffer::default(), SEND)
+            }),
+        }
+    }
+
+    fn shutdown(&mut self) -> io::Result<()> {
+        socket2::SockRef::from(&*self.fd).shutdown(Shutdown::Write)
+    }
+
+    fn reset(&mut self) {
+        // A platform that refuses closes it the usual way.
+        let _ = socket2::SockRef::from(&*self.fd).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn peer_addr(&self) -> Option<Address> {
+        Address::from_socket(&socket2::SockRef::from(&*self.fd).peer_addr().ok()?)
+    }
+
+    fn local_addr(&self) -> Option<Address> {
+        Address::from_socket(&socket2::SockRef::from(&*self.fd).local_addr().ok()?)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+}

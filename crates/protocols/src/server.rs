@@ -1,0 +1,358 @@
+//! Servers: listening sockets and the connections that came of them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tulipa_loop::LoopHandle;
+use tulipa_selector::Token;
+
+use crate::state::{Owner, State, Waiters};
+use crate::unix::SocketFile;
+use crate::{Address, Transport};
+
+/// A server: it accepts connections, gives each a protocol of its own, and knows them all. Stands for
+/// `asyncio.Server`.
+///
+/// Clones are the same server. Dropping them leaves it alone; the loop serves until it is
+/// [closed](Self::close).
+#[derive(Clone)]
+pub struct Server {
+    pub(crate) state: Rc<ServerState>,
+    pub(crate) handle: LoopHandle,
+}
+
+/// What accepted connections are set up with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketOptions {
+    pub(crate) nodelay: bool,
+    pub(crate) keepalive: bool,
+}
+
+impl SocketOptions {
+    /// What a listener has, its connections have too on Linux.
+    pub(crate) fn apply_to_listener(self, socket: &OwnedFd, address: &Address) -> io::Result<()> {
+        self.set(socket, address)
+    }
+
+    pub(crate) fn apply(self, socket: &OwnedFd, address: &Address) -> io::Result<()> {
+        if cfg!(target_os = "linux") { Ok(()) } else { self.set(socket, address) }
+    }
+
+    pub(crate) fn set(self, socket: &OwnedFd, address: &Address) -> io::Result<()> {
+        if address.inet().is_none() {
+            return Ok(());
+        }
+        let socket = SockRef::from(socket);
+        if self.nodelay {
+            socket.set_tcp_nodelay(true)?;
+        }
+        if self.keepalive {
+            socket.set_keepalive(true)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the clones of a server, its listeners and its connections share.
+///
+/// | phase | what is true | next |
+/// |---|---|---|
+/// | `Bound` | the sockets have their addresses, nobody can connect | `Serving` by `start_serving`; `Closed` |
+/// | `Serving` | connections are accepted | `Closed` by `close`, or with the loop |
+/// | `Closed` | the sockets are closed; connections live on | |
+pub(crate) struct ServerState {
+    phase: Cell<ServerPhase>,
+    listeners: RefCell<Vec<Listening>>,
+    clients: RefCell<BTreeMap<Token, Weak<State>>>,
+    waiters: RefCell<Waiters>,
+    forever: Cell<bool>,
+    backlog: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ServerPhase {
+    Bound,
+    Serving,
+    Closed,
+}
+
+/// One listening socket.
+pub(crate) struct Listening {
+    pub(crate) socket: Rc<OwnedFd>,
+    pub(crate) address: Address,
+    pub(crate) key: Token,
+    pub(crate) file: Option<SocketFile>,
+}
+
+impl ServerState {
+    pub(crate) fn new(backlog: i32) -> Rc<ServerState> {
+        Rc::new(ServerState {
+            phase: Cell::new(ServerPhase::Bound),
+            listeners: RefCell::default(),
+            clients: RefCell::default(),
+            waiters: RefCell::default(),
+            forever: Cell::new(false),
+            backlog,
+        })
+    }
+
+    pub(crate) fn add_listener(&self, listener: Listening) {
+        self.listeners.borrow_mut().push(listener);
+    }
+
+    pub(crate) fn key_of(&self, socket: &Rc<OwnedFd>) -> Token {
+        let listeners = self.listeners.borrow();
+        let found = listeners.iter().find(|listener| Rc::ptr_eq(&listener.socket, socket));
+        found.map_or(Token::from_bits(u64::MAX), |listener| listener.key)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.phase.get() == ServerPhase::Closed
+    }
+
+    pub(crate) fn add(&self, transport: &Transport) {
+        let (key, state) = (transport.state.key.get(), Rc::downgrade(&transport.state));
+        self.clients.borrow_mut().insert(key, state);
+    }
+
+    /// The loop drops the listeners; nothing will be accepted any more.
+    pub(crate) fn loop_closed(&self) {
+        self.phase.set(ServerPhase::Closed);
+        let listeners = self.listeners.take();
+        for mut listener in listeners {
+            if let Some(file) = listener.file.take() {
+                file.remove();
+            }
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        for waker in self.take_waiters() {
+            waker.wake();
+        }
+    }
+
+    fn take_waiters(&self) -> Vec<Waker> {
+        let waiters = self.waiters.borrow_mut().take();
+        waiters.into_iter().map(|(_, waker)| waker).collect()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_closed() && self.clients.borrow().is_empty()
+    }
+
+    fn clients(&self) -> Vec<Transport> {
+        let clients = self.clients.borrow();
+        let live = clients.values().filter_map(Weak::upgrade);
+        live.map(|state| Transport { state }).collect()
+    }
+}
+
+impl Owner for ServerState {
+    fn lost(&self, key: Token) -> Vec<Waker> {
+        let client = self.clients.borrow_mut().remove(&key);
+        drop(client);
+        if self.is_over() { self.take_waiters() } else { Vec::new() }
+    }
+}
+
+impl Server {
+    /// The addresses it listens on, with the real ports; none once it is closed. Stands for
+    /// `sockets[i].getsockname()`.
+    pub fn local_addrs(&self) -> Vec<Address> {
+        self.state.listeners.borrow().iter().map(|listener| listener.address.clone()).collect()
+    }
+
+    /// Lends each listening socket, to set its options or to hand it on. Stands for `sockets`.
+    pub fn with_sockets<R>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> R) -> Vec<R> {
+        let listeners = self.state.listeners.borrow();
+        let sockets: Vec<_> = listeners.iter().map(|listener| listener.socket.clone()).collect();
+        drop(listeners);
+        sockets.iter().map(|socket| f(socket.as_fd())).collect()
+    }
+
+    /// Starts to accept connections, if it does not yet. Stands for `start_serving`.
+    ///
+    /// # Errors
+    /// What `listen` says, with the address; [`NotConnected`](io::ErrorKind::NotConnected) if the
+    /// server is closed.
+    pub fn start_serving(&self) -> io::Result<()> {
+        match self.state.phase.get() {
+            ServerPhase::Serving => return Ok(()),
+            ServerPhase::Closed => return Err(closed()),
+            ServerPhase::Bound => {}
+        }
+        for listener in &*self.state.listeners.borrow() {
+            let listening = SockRef::from(&*listener.socket).listen(self.state.backlog);
+            listening.map_err(|error| {
+                crate::socket::describe(error, &format!("cannot listen on {}", listener.address))
+            })?;
+            self.handle.wires().mark(listener.key);
+        }
+        self.state.phase.set(ServerPhase::Serving);
+        Ok(())
+    }
+
+    /// Whether connections are accepted. Stands for `is_serving`.
+    pub fn is_serving(&self) -> bool {
+        self.state.phase.get() == ServerPhase::Serving
+    }
+
+    /// Serves until the server is closed, or this future is dropped, which closes it. Connections are left
+    /// alone: [`shutdown`](Self::shutdown) ends them too. Stands for `serve_forever`, which waits for
+    /// them.
+    ///
+    /// # Errors
+    /// As [`start_serving`](Self::start_serving); [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it is
+    /// being awaited already.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the server, as cancelling does in asyncio.
+    pub async fn serve_forever(&self) -> io::Result<()> {
+        if self.state.forever.replace(true) {
+            let error = "the server is being served already";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, error));
+        }
+        let _serving = Serving(self);
+        self.start_serving()?;
+        self.wait_until(|state| state.is_closed()).await;
+        Ok(())
+    }
+
+    /// Stops to accept, at once: the sockets are closed, and the file of a Unix socket is removed if it is still the
+    /// one that was made. Connections are left alone. Doing it twice is doing it once. Stands for `close`.
+    pub fn close(&self) {
+        if self.state.phase.replace(ServerPhase::Closed) == ServerPhase::Closed {
+            return;
+        }
+        let listeners = self.state.listeners.take();
+        for mut listener in listeners {
+            self.handle.remove_source(listener.key);
+            if let Some(file) = listener.file.take() {
+                file.remove();
+            }
+        }
+        self.state.wake();
+    }
+
+    /// Closes each connection: what is queued is written first. Stands for `close_clients`.
+    pub fn close_clients(&self) {
+        for client in self.state.clients() {
+            client.close();
+        }
+    }
+
+    /// Aborts each connection. Stands for `abort_clients`.
+    pub fn abort_clients(&self) {
+        for client in self.state.clients() {
+            client.abort();
+        }
+    }
+
+    /// How many connections it has.
+    pub fn client_count(&self) -> usize {
+        self.state.clients.borrow().len()
+    }
+
+    /// Waits until it is closed and its last connection is over. Stands for `wait_closed`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_closed(&self) {
+        self.wait_until(ServerState::is_over).await;
+    }
+
+    /// Ends it in order: accepts nothing more, closes the connections, waits for what they have to
+    /// write, for at most `grace`, aborts the rest, and returns how many that were.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves connections that are still writing to go on.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        self.close();
+        self.close_clients();
+        if tulipa_loop::timeout(grace, self.wait_closed()).await.is_ok() {
+            return 0;
+        }
+        let rest = self.client_count();
+        self.abort_clients();
+        self.wait_closed().await;
+        rest
+    }
+
+    fn wait_until(&self, done: fn(&ServerState) -> bool) -> WaitServer<'_> {
+        WaitServer { state: &self.state, done, id: None }
+    }
+}
+
+/// While it lives the server is being served; its end is the server's.
+struct Serving<'a>(&'a Server);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.state.forever.set(false);
+        self.0.close();
+    }
+}
+
+/// Waits for something that is true of a server.
+struct WaitServer<'a> {
+    state: &'a ServerState,
+    done: fn(&ServerState) -> bool,
+    id: Option<u64>,
+}
+
+impl Future for WaitServer<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if (self.done)(self.state) {
+            return Poll::Ready(());
+        }
+        // Cloned and dropped where nothing is borrowed.
+        let waker = context.waker().clone();
+        let (id, old) = self.state.waiters.borrow_mut().set(self.id, waker);
+        self.id = Some(id);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl Drop for WaitServer<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let waker = self.state.waiters.borrow_mut().remove(id);
+        drop(waker);
+    }
+}
+
+pub(crate) fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the server is closed")
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Read before it is written: the writer is the program's.
+        let sockets: Vec<_> = self
+            .state
+            .listeners
+            .borrow()
+            .iter()
+            .map(|listener| listener.socket.as_raw_fd())
+            .collect();
+        let (phase, addresses) = (self.state.phase.get(), self.local_addrs());
+        write!(f, "<Server {phase:?} on [")?;
+        for (place, address) in addresses.iter().enumerate() {
+            write!(f, "{}{address}", if place > 0 { ", " } else { "" })?;
+        }
+        write!(f, "] sockets={sockets:?} clients={}>", self.client_count())
+    }
+}

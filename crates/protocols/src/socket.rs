@@ -1,0 +1,120 @@
+//! Making sockets: non-blocking, closed on exec, and no signal for a peer that is gone.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::Address;
+
+/// A stream socket for addresses of one kind.
+pub(crate) fn stream_socket(address: &Address) -> io::Result<Socket> {
+    let (domain, protocol) = match address {
+        Address::Inet(address) => (Domain::for_address(*address), Some(Protocol::TCP)),
+        _ => (Domain::UNIX, None),
+    };
+    // In one call where the platform can.
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let socket = {
+        let socket = Socket::new(domain, Type::STREAM, protocol)?;
+        socket.set_nonblocking(true)?;
+        socket
+    };
+    no_signal(socket.as_fd())?;
+    Ok(socket)
+}
+
+/// Where a send cannot say that it wants no `SIGPIPE`, the socket does.
+fn no_signal(socket: BorrowedFd<'_>) -> io::Result<()> {
+    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    SockRef::from(&socket).set_nosigpipe(true)?;
+    let _ = socket;
+    Ok(())
+}
+
+/// Accepts one connection.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    {
+        use rustix::net::SocketFlags;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        Ok(rustix::net::accept_with(listener, flags)?)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let accepted = rustix::net::accept(listener)?;
+        rustix::io::fcntl_setfd(&accepted, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&accepted, true)?;
+        no_signal(accepted.as_fd())?;
+        Ok(accepted)
+    }
+}
+
+/// Makes a descriptor that came from elsewhere fit: a stream socket that is connected.
+///
+/// # Errors
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is something else.
+pub(crate) fn adopt(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let socket = check(&fd, "a connection")?;
+    if let Err(error) = socket.peer_addr() {
+        return Err(describe(error, "cannot use a socket as a connection"));
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    no_signal(fd.as_fd())?;
+    Ok(fd)
+}
+
+/// The same for one that others connect to.
+pub(crate) fn adopt_listener(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let socket = check(&fd, "a server")?;
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    Ok(fd)
+}
+
+fn check<'a>(fd: &'a OwnedFd, purpose: &str) -> io::Result<SockRef<'a>> {
+    let socket = SockRef::from(fd);
+    let kind = socket.r#type();
+    let kind = kind.map_err(|error| describe(error, &format!("{purpose} needs a socket")))?;
+    if kind != Type::STREAM {
+        let error = format!("{purpose} needs a stream socket, not one of the type {kind:?}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    Ok(socket)
+}
+
+/// An error of the same kind that says what was tried.
+pub(crate) fn describe(error: io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Whether the system is out of what every connection needs, so that trying again at once is of no use.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    errno.is_some_and(|errno| exhausted.contains(&errno))
+}
+
+/// Whether an accept failed because of the one connection that it was about to return.
+pub(crate) fn is_about_one_connection(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    let about_one = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PROTO,
+        Errno::PERM,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NOPROTOOPT,
+        Errno::OPNOTSUPP,
+        Errno::TIMEDOUT,
+    ];
+    errno.is_some_and(|errno| about_one.contains(&errno))
+}

@@ -1,0 +1,229 @@
+//! What a protocol has been told, and what it is to be told: the whole contract of the callbacks' order
+//! is [`Talk::settle`].
+//!
+//! There is no queue of notices. Whatever happens changes what is true (`state`); settling compares
+//! that with what was told, and tells the difference, each thing at most once in one pass and in one
+//! order. So nothing can be lost, told twice, or overtake something else, whatever the protocol does in
+//! the middle of it. What changes meanwhile and has been passed already is told in the next turn.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::state::{Input, Phase, share};
+use crate::{AfterEof, Protocol, Transport};
+
+/// How often one event lets a protocol read: 1 MiB with the loop's buffer, so that one connection with
+/// a fast peer does not keep the others from theirs. What is left is told by the selector again.
+const MOST_READS: usize = 4;
+
+/// Who runs the program's code: a loop, or a test without one.
+pub(crate) trait Host {
+    /// Runs a method of a protocol. `None` if it panicked, which was reported.
+    fn call<R>(&self, method: &'static str, code: impl FnOnce() -> R) -> Option<R>;
+
+    /// Drops something of the program's, or wakes somebody.
+    fn release(&self, code: impl FnOnce());
+
+    fn now(&self) -> Instant;
+}
+
+/// What a protocol has been told, apart from the beginning and the end, which the state knows.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Told {
+    paused: bool,
+    eof: bool,
+}
+
+/// A protocol and its transport.
+pub(crate) struct Talk<P> {
+    pub(crate) transport: Transport,
+    pub(crate) protocol: P,
+    pub(crate) told: Told,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What becomes of a driver after settling.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Alive,
+    /// Another protocol is to take its place.
+    Replaced,
+    /// The protocol was told of the end.
+    Over,
+}
+
+impl<P: Protocol> Talk<P> {
+    pub(crate) fn new(transport: Transport, protocol: P) -> Talk<P> {
+        Talk { transport, protocol, told: Told::default(), deadline: None }
+    }
+
+    /// Calls the protocol, and ends the connection if that fails. What it wrote leaves afterwards.
+    #[inline]
+    fn tell<R>(
+        &mut self,
+        host: &impl Host,
+        method: &'static str,
+        call: impl FnOnce(&mut P, &Transport) -> io::Result<R>,
+    ) -> Option<R> {
+        let (protocol, transport) = (&mut self.protocol, &self.transport);
+        let told = host.call(method, || call(protocol, transport));
+        match told {
+            Some(Ok(value)) => {
+                transport.state.flush_if_asked();
+                Some(value)
+            }
+            Some(Err(error)) => {
+                transport.state.fail(error);
+                None
+            }
+            None => {
+                let error = format!("panic in the protocol's {method}");
+                transport.state.fail(io::Error::other(error));
+                None
+            }
+        }
+    }
+
+    /// Lets the protocol read what there is, up to a limit.
+    #[inline]
+    pub(crate) fn deliver(&mut self, host: &impl Host) {
+        for _ in 0..MOST_READS {
+            let state = &*self.transport.state;
+            if !state.made.get() || !state.is_to_be_read() || state.has_successor() {
+                return;
+            }
+            state.progress.set(false);
+            self.tell(host, "data_received", |protocol, transport| protocol.readable(transport));
+            if !self.transport.state.progress.get() {
+                return;
+            }
+        }
+        let state = &*self.transport.state;
+        if state.is_to_be_read() {
+            if state.has_input() {
+                state.attend();
+            } else {
+                state.readable.set(false);
+            }
+        }
+    }
+
+    /// Tells what is true and has not been told.
+    pub(crate) fn settle(&mut self, host: &impl Host) -> Settled {
+        let state = self.transport.state.clone();
+        state.take_attention();
+        if state.leaf.has_discarded() {
+            for bytes in state.leaf.take_discarded() {
+                host.release(|| drop(bytes));
+            }
+        }
+        if state.has_successor() {
+            return Settled::Replaced;
+        }
+        state.advance();
+        if state.opened.get() && !state.made.replace(true) {
+            self.tell(host, "connection_made", |protocol, transport| {
+                protocol.connection_made(transport)
+            });
+            self.wake(host);
+        }
+        self.tell_flow(host);
+        self.tell_eof(host);
+        self.tell_time(host);
+        if state.has_successor() {
+            return Settled::Replaced;
+        }
+        if state.phase() == Phase::Broken {
+            self.deliver(host);
+            if !state.is_to_be_read() || !state.progress.get() {
+                state.end(None);
+            }
+        }
+        // What was closed or ended just now may be all written.
+        state.advance();
+        self.tell_end(host)
+    }
+
+    fn tell_flow(&mut self, host: &impl Host) {
+        let state = &*self.transport.state;
+        let (size, limits) = (state.buffered(), state.limits());
+        let alive = matches!(state.phase(), Phase::Open | Phase::Closing);
+        if !alive || !state.made.get() || state.has_successor() {
+            return;
+        }
+        if !self.told.paused && size > limits.high {
+            self.told.paused = true;
+            self.tell(host, "pause_writing", |protocol, transport| {
+                protocol.pause_writing(transport)
+            });
+        } else if self.told.paused && size <= limits.low {
+            self.told.paused = false;
+            self.tell(host, "resume_writing", |protocol, transport| {
+                protocol.resume_writing(transport)
+            });
+        }
+    }
+
+    fn tell_eof(&mut self, host: &impl Host) {
+        let state = self.transport.state.clone();
+        let ended = state.input.get() == Input::Ended && state.phase() == Phase::Open;
+        if !ended || self.told.eof || state.has_successor() {
+            return;
+        }
+        self.told.eof = true;
+        let after =
+            self.tell(host, "eof_received", |protocol, transport| protocol.eof_received(transport));
+        if after == Some(AfterEof::Close) {
+            state.close();
+        }
+    }
+
+    fn tell_time(&mut self, host: &impl Host) {
+        let state = &*self.transport.state;
+        if let Some(timeout) = state.extras(|extras| extras.timeout.take()) {
+            self.deadline = timeout.and_then(|timeout| host.now().checked_add(timeout));
+        }
+        let Some(deadline) = self.deadline else { return };
+        let alive = matches!(state.phase(), Phase::Open | Phase::Opening | Phase::Closing);
+        if alive && !state.has_successor() && host.now() >= deadline {
+            self.deadline = None;
+            self.tell(host, "timed_out", |protocol, transport| protocol.timed_out(transport));
+        }
+    }
+
+    fn tell_end(&mut self, host: &impl Host) -> Settled {
+        let state = self.transport.state.clone();
+        if state.has_successor() {
+            return Settled::Replaced;
+        }
+        if state.phase() != Phase::Ended {
+            return Settled::Alive;
+        }
+        if state.lost.replace(true) {
+            return Settled::Over;
+        }
+        // Two of them are ours.
+        if Rc::strong_count(&state) > 2 {
+            state.remember_addresses();
+        }
+        let error = state.take_error();
+        if let Some(error) = error.as_ref().filter(|_| !state.made.get()) {
+            state.with_extras(|extras| extras.failed = Some(share(error)));
+        }
+        let (protocol, transport) = (&mut self.protocol, &self.transport);
+        host.call("connection_lost", || protocol.connection_lost(transport, error));
+        let owner = state.owner.take();
+        for waker in owner.map(|owner| owner.lost(state.key.get())).unwrap_or_default() {
+            host.release(|| waker.wake());
+        }
+        self.wake(host);
+        Settled::Over
+    }
+
+    fn wake(&self, host: &impl Host) {
+        for (_, waker) in self.transport.state.extras(|extras| extras.waiters.take()) {
+            host.release(|| waker.wake());
+        }
+    }
+}
