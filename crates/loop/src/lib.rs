@@ -42,6 +42,11 @@
 //! on a thread at a time. At most 2³² − 2 timers, as many tasks, and 64 loops with signal handlers.
 //! After `fork` a loop refuses to run in the child, which may do no more with it than drop it.
 //!
+//! # Tracing
+//! With a `tracing` subscriber for the level TRACE each task has a span `runtime.spawn`, and each wake is
+//! an event of `runtime::waker`: the names that tokio-console knows. Failures that nobody takes, and slow
+//! callbacks in debug mode, are events of the target `tulipa`.
+//!
 //! # Features
 //! | feature | adds |
 //! |---|---|
