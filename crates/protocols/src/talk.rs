@@ -90,7 +90,10 @@ impl<P: Protocol> Talk<P> {
     pub(crate) fn deliver(&mut self, host: &impl Host) {
         for _ in 0..MOST_READS {
             let state = &*self.transport.state;
-            if !state.made.get() || !state.is_to_be_read() || state.has_successor() {
+            if !state.made.get() || !state.is_to_be_read() {
+                return;
+            }
+            if state.wants_attention() && state.has_successor() {
                 return;
             }
             state.progress.set(false);
