@@ -61,16 +61,16 @@ impl AsyncExitStack {
     /// dropped. Make it a task and use [`wait_for`](crate::wait_for) where the exits matter.
     pub async fn run<T>(body: impl AsyncFnOnce(AsyncExitStack) -> T) -> T {
         let stack = AsyncExitStack::new();
-        let ended = cancellable(caught(body(stack.clone()))).await;
+        let ended = caught(cancellable(body(stack.clone()))).await;
         stack.aclose().await;
         match ended {
             Ok(Ok(value)) => value,
-            Ok(Err(payload)) => resume_unwind(payload),
-            Err(Cancelled) => {
+            Ok(Err(Cancelled)) => {
                 cancel_again();
                 // Until a frame around this takes the request, or the task is dropped.
                 pending().await
             }
+            Err(payload) => resume_unwind(payload),
         }
     }
 
@@ -119,11 +119,11 @@ impl AsyncExitStack {
         loop {
             let exit = self.exits.borrow_mut().pop();
             let Some(exit) = exit else { break };
-            match cancellable(caught(exit)).await {
+            match caught(cancellable(exit)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(payload)) if panic.is_none() => panic = Some(payload),
-                Ok(Err(payload)) => report(payload),
-                Err(Cancelled) => cancelled = true,
+                Ok(Err(Cancelled)) => cancelled = true,
+                Err(payload) if panic.is_none() => panic = Some(payload),
+                Err(payload) => report(payload),
             }
         }
         if cancelled {
@@ -135,7 +135,7 @@ impl AsyncExitStack {
     }
 }
 
-/// A future that gives its panic.
+/// A future that gives its panic, also one of what it drops.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {

@@ -7,7 +7,7 @@ use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use common::{Log, never, reporting_loop};
+use common::{Log, OnDrop, never, reporting_loop};
 use tulipa_loop::{AsyncExitStack, JoinError, cancellable, sleep, timeout, yield_now};
 use tulipa_testing::VirtualLoop;
 
@@ -158,4 +158,25 @@ fn a_dropped_scope_runs_no_exits_and_an_interrupted_close_keeps_the_rest() {
     assert_eq!(stack.len(), 1);
     virtual_loop.run_until_complete(stack.aclose()).unwrap();
     assert_eq!(log.take(), ["kept"]);
+}
+
+#[test]
+fn exits_run_when_a_destructor_of_the_cancelled_body_panics() {
+    let (virtual_loop, reports) = reporting_loop();
+    let log = Log::default();
+    let inner = log.clone();
+    let mut task = virtual_loop.spawn(AsyncExitStack::run(async move |stack| {
+        stack.push(exit(inner.clone(), "exit"));
+        let _panics = OnDrop(|| resume_unwind(Box::new("destructor")));
+        pending::<()>().await;
+    }));
+    virtual_loop.run_until_idle();
+    task.cancel();
+    virtual_loop.advance(SECOND);
+    assert_eq!(log.take(), ["exit"]);
+    let Some(Err(JoinError::Panicked(payload))) = task.try_result() else {
+        panic!("it ends with the panic");
+    };
+    assert_eq!(payload.downcast_ref(), Some(&"destructor"));
+    assert!(reports.take().is_empty());
 }
