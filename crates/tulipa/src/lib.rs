@@ -24,7 +24,7 @@
 //!
 //! # Limits
 //! A loop lives on one thread, and one loop runs on a thread at a time. Several cores take several loops,
-//! which talk through [`Remote`]. There are no sockets yet beyond [`AsyncFd`].
+//! which talk through [`Remote`]. Transports and protocols are for unix. Streams and TLS are not there yet.
 //!
 //! # Features
 //! None is on by default.
@@ -39,6 +39,7 @@
 //! | where | what is in it | crate |
 //! |---|---|---|
 //! | here | [`run()`], [`EventLoop`], [`spawn`], [`sleep()`], [`timeout()`], [`task_group`], … | `tulipa-loop` |
+//! | here, on unix | `Protocol`, `Transport`, `create_connection`, `create_server`, … | `tulipa-protocols` |
 //! | [`sync`] | locks, semaphores, barriers, queues | `tulipa-sync` |
 //! | [`selector`] | what waits for readiness, and is the clock | `tulipa-selector` |
 //! | `testing` | loops in virtual time | `tulipa-testing` |
@@ -50,6 +51,9 @@
 
 #[doc(inline)]
 pub use tulipa_loop::*;
+#[cfg(unix)]
+#[doc(inline)]
+pub use tulipa_protocols::*;
 #[doc(inline)]
 pub use tulipa_selector as selector;
 #[doc(inline)]
