@@ -172,11 +172,13 @@ impl<P: Protocol> Talk<P> {
         }
         if !self.told.paused && size > limits.high {
             self.told.paused = true;
+            tracing::trace!(target: "tulipa::net", key = ?state.key.get(), size, "writing paused");
             self.tell(host, "pause_writing", |protocol, transport| {
                 protocol.pause_writing(transport)
             });
         } else if self.told.paused && size <= limits.low {
             self.told.paused = false;
+            tracing::trace!(target: "tulipa::net", key = ?state.key.get(), size, "writing resumed");
             self.tell(host, "resume_writing", |protocol, transport| {
                 protocol.resume_writing(transport)
             });
@@ -190,6 +192,7 @@ impl<P: Protocol> Talk<P> {
             return;
         }
         self.told.eof = true;
+        tracing::trace!(target: "tulipa::net", key = ?state.key.get(), "end of input");
         let after =
             self.tell(host, "eof_received", |protocol, transport| protocol.eof_received(transport));
         if after == Some(AfterEof::Close) {
