@@ -834,7 +834,7 @@ impl State {
         }
         let mut early = Vec::from(leftover);
         self.extras(|extras| early.append(&mut extras.unread));
-        self.link.replace(Slot::Any(Box::new(Filtered::new(link, filter, queued, early))));
+        self.link.replace(Slot::Any(Box::new(Filtered::with(link, filter, queued, early))));
         self.phase.set(Phase::Opening);
         self.opened.set(self.made.get());
         self.blocked.set(false);
