@@ -155,6 +155,10 @@ impl<P: Protocol + 'static> Driver<P> {
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
+        let set = self.hold.timer.map(|(when, _)| when);
+        if self.talk.deadline.is_some_and(|deadline| set.is_none_or(|set| deadline < set)) {
+            self.arm(handle, state);
+        }
         state.dispatching.set(false);
         if state.wants_attention() || state.interest() != state.watched.get() {
             state.mark();
