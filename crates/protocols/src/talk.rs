@@ -188,6 +188,10 @@ impl<P: Protocol> Talk<P> {
         let alive = matches!(state.phase(), Phase::Open | Phase::Opening | Phase::Closing);
         if alive && !state.has_successor() && host.now() >= deadline {
             self.deadline = None;
+            if !state.made.get() {
+                let error = "the connection's timeout is over before its handshake";
+                return state.fail(io::Error::new(io::ErrorKind::TimedOut, error));
+            }
             self.tell(host, "timed_out", |protocol, transport| protocol.timed_out(transport));
         }
     }
