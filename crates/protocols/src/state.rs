@@ -787,6 +787,10 @@ impl State {
             Phase::Closing => self.say_goodbye(),
             _ => {}
         }
+    }
+
+    /// Ends the connection if both sides have ended, which the protocol knows of its peer's.
+    pub(crate) fn end_if_both_have(&self) {
         let both = self.input.get() == Input::Ended && self.output.get() == Output::Ended;
         if both && self.phase.get() == Phase::Open && self.held_back() == 0 {
             self.end(None);

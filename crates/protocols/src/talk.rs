@@ -142,6 +142,9 @@ impl<P: Protocol> Talk<P> {
         }
         // What was closed or ended just now may be all written.
         state.advance();
+        if self.told.eof {
+            state.end_if_both_have();
+        }
         self.tell_end(host)
     }
 
