@@ -101,7 +101,8 @@ impl<P: Protocol> Talk<P> {
         }
         let state = &*self.transport.state;
         if state.is_to_be_read() {
-            if state.has_input() {
+            // No event tells of what is left behind a failed write.
+            if state.has_input() || state.phase() == Phase::Broken {
                 state.attend();
             } else {
                 state.readable.set(false);
