@@ -557,9 +557,10 @@ impl State {
         let mut rest = pieces;
         let mut few = [IoSlice::new(&[]); MOST_PIECES];
         if pieces.len() > MOST_PIECES {
-            // The rest comes by the queue.
-            few.copy_from_slice(&pieces[..MOST_PIECES]);
-            rest = &few;
+            // The rest comes by the queue. Empty ones alone would look like a write that failed.
+            let full = pieces.iter().filter(|piece| !piece.is_empty());
+            let count = few.iter_mut().zip(full).map(|(place, piece)| *place = *piece).count();
+            rest = &few[..count];
         }
         match self.with_link(|link| link.write(rest)) {
             None => (self.phase.get() == Phase::Open).then_some(0),
