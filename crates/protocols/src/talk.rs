@@ -152,7 +152,7 @@ impl<P: Protocol> Talk<P> {
     fn tell_flow(&mut self, host: &impl Host) {
         let state = &*self.transport.state;
         let (size, limits) = (state.buffered(), state.limits());
-        let alive = matches!(state.phase(), Phase::Open | Phase::Closing);
+        let alive = matches!(state.phase(), Phase::Opening | Phase::Open | Phase::Closing);
         if !alive || !state.made.get() || state.has_successor() {
             return;
         }
