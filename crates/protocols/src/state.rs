@@ -637,7 +637,8 @@ impl State {
         let told = before > 0 && (!left && ending || self.passed_low(before));
         // A driver that is being called looks at the interest itself.
         let unwatched = !self.dispatching.get() && self.interest() != self.watched.get();
-        if told || (left && !self.blocked.get()) || unwatched {
+        let discarded = !self.dispatching.get() && self.leaf.has_discarded();
+        if told || (left && !self.blocked.get()) || unwatched || discarded {
             self.attend();
         }
     }
