@@ -268,7 +268,8 @@ impl Link for Filtered {
     }
 
     fn has_input(&self) -> bool {
-        self.filter.has_plaintext() || self.link.has_input()
+        let goodbye = self.filter.state() == FilterState::Closed;
+        goodbye || self.filter.has_plaintext() || self.link.has_input()
     }
 
     fn shutdown(&mut self) -> io::Result<()> {
