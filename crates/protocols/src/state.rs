@@ -620,9 +620,9 @@ impl State {
         if self.blocked.get() || !matches!(self.phase.get(), Phase::Open | Phase::Closing) {
             return;
         }
+        let before = self.buffered();
         // Out of its cell: what a link's code writes meanwhile comes behind it.
         let queue = self.queue.borrow_mut().take();
-        let before = queue.as_ref().map_or(0, |queue| queue.size());
         let (queue, result) = match queue {
             Some(queue) => self.flush_queue(queue),
             None => (None, Ok(())),
