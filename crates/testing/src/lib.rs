@@ -23,6 +23,10 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+mod transport;
 mod virtual_loop;
 
+#[cfg(unix)]
+pub use transport::{Call, Counts, MemoryLink, Moment, Record, Recorder, ToyRecords};
 pub use virtual_loop::VirtualLoop;
