@@ -145,6 +145,9 @@ impl<P: Protocol + 'static> Driver<P> {
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
+        if self.talk.told.clock.as_ref().is_some_and(|clock| clock.is_unset()) {
+            self.arm(handle, state);
+        }
         state.dispatching.set(false);
         if state.wants_attention() || state.interest() != state.watched.get() {
             state.mark();

@@ -165,9 +165,10 @@ impl State {
         let mut rest = pieces;
         let mut few = [IoSlice::new(&[]); MOST_PIECES];
         if pieces.len() > MOST_PIECES {
-            // The rest comes by the queue.
-            few.copy_from_slice(&pieces[..MOST_PIECES]);
-            rest = &few;
+            // The rest comes by the queue. Empty ones alone would look like a write that failed.
+            let full = pieces.iter().filter(|piece| !piece.is_empty());
+            let count = few.iter_mut().zip(full).map(|(place, piece)| *place = *piece).count();
+            rest = &few[..count];
         }
         match self.with_link(|link| link.write(rest)) {
             None => (self.phase.get() == Phase::Open).then_some(0),
@@ -224,7 +225,9 @@ impl State {
             return;
         }
         // Out of its cell: what a link's code writes meanwhile comes behind it.
-        let (queue, before) = (self.queue.take(), self.queued.replace(0));
+        let before = self.buffered();
+        let queue = self.queue.take();
+        self.queued.set(0);
         let result = match queue {
             Some(mut queue) => {
                 let result = self.flush_queue(&mut queue);
@@ -235,6 +238,7 @@ impl State {
         };
         if result.is_ok()
             && !self.awaited.get()
+            && !self.leaf.has_discarded()
             && before <= self.limits().low
             && self.is_socket()
             && self.output.get() != Output::Ending

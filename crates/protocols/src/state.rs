@@ -371,6 +371,10 @@ impl State {
             Phase::Closing => self.say_goodbye(),
             _ => {}
         }
+    }
+
+    /// Ends the connection if both sides have ended, which the protocol knows of its peer's.
+    pub(crate) fn end_if_both_have(&self) {
         let both = self.input.get() == Input::Ended && self.output.get() == Output::Ended;
         if both && self.phase.get() == Phase::Open && self.held_back() == 0 {
             self.end(None);
@@ -418,7 +422,7 @@ impl State {
         }
         let mut early = Vec::from(leftover);
         self.extras(|extras| early.append(&mut extras.unread));
-        self.link.replace(Slot::Any(Box::new(Filtered::new(link, filter, queued, early))));
+        self.link.replace(Slot::Any(Box::new(Filtered::with(link, filter, queued, early))));
         self.phase.set(Phase::Opening);
         self.opened.set(self.made.get());
         self.blocked.set(false);

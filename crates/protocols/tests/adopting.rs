@@ -7,10 +7,12 @@ mod net;
 #[path = "../../loop/tests/os/mod.rs"]
 mod os;
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::rc::Rc;
 use std::time::Duration;
 
 use net::{Directory, Echo, Notes, PATIENCE, Rig, assert_served, eventually, inet, poll_times};
@@ -261,9 +263,14 @@ fn a_listening_descriptor_is_handed_to_another_process() {
         let rig = Rig::new();
         return rig.run(async {
             let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-            let server = Listen::on_socket(socket).serve(|| Echo).await.unwrap();
-            eventually(|| server.client_count() == 1).await;
-            eventually(|| server.client_count() == 0).await;
+            let accepted = Rc::new(Cell::new(0));
+            let counted = accepted.clone();
+            let factory = move || {
+                counted.set(counted.get() + 1);
+                Echo
+            };
+            let server = Listen::on_socket(socket).serve(factory).await.unwrap();
+            eventually(|| accepted.get() == 1 && server.client_count() == 0).await;
             server.close();
         });
     }
