@@ -36,8 +36,10 @@ pub struct StreamReader {
     limit: usize,
     /// How much at the front of the buffer was lent and is taken off by the next call.
     lent: usize,
-    /// How much after that was searched without finding a separator.
+    /// How much after that was searched without finding what is `sought`.
     searched: usize,
+    /// What that was: the separators, each behind its length; nothing for the end of a line.
+    sought: Vec<u8>,
     ended: bool,
 }
 
@@ -89,7 +91,8 @@ impl Buffer {
 impl StreamReader {
     pub(crate) fn new(halves: Rc<Halves>, shared: Rc<Shared>, limit: usize) -> StreamReader {
         let buffer = Buffer::default();
-        StreamReader { halves, shared, buffer, limit, lent: 0, searched: 0, ended: false }
+        let sought = Vec::new();
+        StreamReader { halves, shared, buffer, limit, lent: 0, searched: 0, sought, ended: false }
     }
 
     /// How many bytes the separator methods look through at most.
@@ -244,6 +247,10 @@ impl StreamReader {
             let error = "a separator must have at least one byte";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
         }
+        if self.searched > 0 && !spelled(separators).eq(self.sought.iter().copied()) {
+            // That was for something else, and was given up.
+            self.searched = 0;
+        }
         loop {
             // The separator may have begun in what was searched before.
             let from = self.searched.saturating_sub(longest - 1);
@@ -252,6 +259,10 @@ impl StreamReader {
                     return Err(LimitOverrun { consumed: start, limit: self.limit }.into());
                 }
                 return Ok(self.lend(end));
+            }
+            if self.searched == 0 {
+                self.sought.clear();
+                self.sought.extend(spelled(separators));
             }
             self.searched = self.buffer.len();
             let sure = self.buffer.len().saturating_sub(longest - 1);
@@ -298,6 +309,10 @@ impl StreamReader {
         context: &mut Context<'_>,
     ) -> Poll<Result<usize, ReadError>> {
         self.take_lent();
+        if !self.sought.is_empty() {
+            self.sought.clear();
+            self.searched = 0;
+        }
         loop {
             let data = self.buffer.data();
             if let Some(place) = memchr::memchr(b'\n', &data[self.searched..]) {
@@ -458,6 +473,13 @@ fn poll_input(
     }
     shared.wait_for_input(context);
     Poll::Pending
+}
+
+/// The separators in a form in which no two lists of them are the same.
+fn spelled(separators: &[&[u8]]) -> impl Iterator<Item = u8> {
+    separators.iter().flat_map(|separator| {
+        separator.len().to_ne_bytes().into_iter().chain(separator.iter().copied())
+    })
 }
 
 /// The separator that ends first, at or after `from`: where it starts and where it ends.
