@@ -172,14 +172,15 @@ impl StreamReader {
         self.poll_more(context, CHUNK).map_ok(|_| ())
     }
 
-    /// Takes bytes off the front of what [`fill`](Self::fill) lent.
+    /// Takes bytes off the front of what [`fill`](Self::fill) lent, or of what is
+    /// [buffered](Self::buffered).
     ///
     /// # Panics
     /// If those are not so many.
     #[track_caller]
     pub fn consume(&mut self, count: usize) {
+        self.take_lent();
         assert!(count <= self.buffer.len(), "only what was lent can be consumed");
-        self.lent = 0;
         self.searched = self.searched.saturating_sub(count);
         self.buffer.consume(count, &self.shared);
     }
@@ -360,14 +361,18 @@ impl StreamReader {
     }
 
     /// Hands the connection to a protocol; what was read and not given out comes to it first. The writer
-    /// is taken as well, so that nothing is closed.
+    /// is taken as well; other clones of it still write, and no longer close anything.
+    ///
+    /// # Panics
+    /// If the writer is of another connection.
+    #[track_caller]
     pub fn into_protocol<P: Protocol + 'static>(
         mut self,
         writer: StreamWriter,
         protocol: P,
     ) -> Transport {
         let transport = self.halves.transport.clone();
-        debug_assert!(Rc::ptr_eq(&self.halves, writer.halves()), "they are of one connection");
+        assert!(Rc::ptr_eq(&self.halves, writer.halves()), "both halves must be of one connection");
         self.halves.give_away();
         transport.set_protocol(protocol, self.unused());
         self.forget_unused();
@@ -402,8 +407,9 @@ impl StreamReader {
             poll_input(&self.halves.transport, &self.shared, &mut self.ended, context, place);
         if let Poll::Ready(Ok(count)) = polled {
             self.buffer.end += count;
-        } else if self.buffer.len() == 0 {
-            // Nobody keeps a buffer while waiting.
+        }
+        if self.buffer.len() == 0 {
+            // Nobody keeps a buffer while waiting, or at the end.
             self.buffer.consume(0, &self.shared);
         }
         polled
