@@ -57,14 +57,19 @@ impl StreamWriter {
     /// limit and one piece of 64 KiB wait to be sent.
     ///
     /// # Errors
-    /// As [`drain`](Self::drain).
+    /// As [`drain`](Self::drain), and after [`write_eof`](Self::write_eof).
     ///
     /// # Cancel safety
     /// What was queued before is sent; how much that is cannot be told. Not safe to begin again.
     pub async fn write_all(&self, data: &[u8]) -> io::Result<()> {
         for piece in data.chunks(PIECE) {
-            if self.write(piece) != Flow::Ready {
-                self.drain().await?;
+            match self.write(piece) {
+                Flow::Ready => {}
+                Flow::Full => self.drain().await?,
+                Flow::Closed => {
+                    self.drain().await?;
+                    return Err(not_connected("cannot write: the output has been ended"));
+                }
             }
         }
         Ok(())
@@ -84,25 +89,38 @@ impl StreamWriter {
         let high = transport.get_write_buffer_limits().high;
         if transport.get_write_buffer_size() > high {
             transport.drained().await;
-        } else if transport.is_closing() || self.shared.should_yield() {
+        } else if !transport.is_closing() && self.shared.should_yield() {
             tulipa_loop::yield_now().await;
         }
+        self.meet_the_end().await;
         self.check()
     }
 
-    /// Waits until everything is written to the operating system.
+    /// If the connection is closing: waits for a turn of the loop, so that nobody who ignores errors keeps it,
+    /// and until it is known why, if that is going to be known without anybody doing anything.
+    async fn meet_the_end(&self) {
+        let transport = &self.halves.transport;
+        if !transport.is_closing() {
+            return;
+        }
+        tulipa_loop::yield_now().await;
+        if transport.get_write_buffer_size() == 0 {
+            transport.wait_closed().await;
+        }
+    }
+
+    /// Waits until everything is written to the operating system. If nothing is left to be written it is
+    /// `Ok`, also when the connection is closed.
     ///
     /// # Errors
-    /// As [`drain`](Self::drain).
+    /// Why the connection failed.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn flush(&self) -> io::Result<()> {
         self.halves.transport.flushed().await;
-        match self.shared.failure() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.meet_the_end().await;
+        self.shared.failure().map_or(Ok(()), Err)
     }
 
     /// Ends our side when everything is written; reading goes on. Stands for `write_eof`.
@@ -129,10 +147,7 @@ impl StreamWriter {
     /// Dropping the future changes nothing.
     pub async fn wait_closed(&self) -> io::Result<()> {
         self.halves.transport.wait_closed().await;
-        match self.shared.failure() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.shared.failure().map_or(Ok(()), Err)
     }
 
     /// Our address. Stands for `get_extra_info('sockname')`.
@@ -152,6 +167,9 @@ impl StreamWriter {
     /// # Errors
     /// As [`Transport::upgrade`], and why the handshake failed.
     ///
+    /// # Panics
+    /// If the reader is of another connection.
+    ///
     /// # Cancel safety
     /// The handshake goes on without anybody waiting for it.
     pub async fn upgrade(
@@ -160,6 +178,7 @@ impl StreamWriter {
         filter: impl Filter + 'static,
     ) -> io::Result<()> {
         let transport = &self.halves.transport;
+        assert!(reader.transport() == transport, "both halves must be of one connection");
         transport.upgrade(filter, reader.unused())?;
         reader.forget_unused();
         transport.opened().await;
@@ -175,11 +194,14 @@ impl StreamWriter {
             return Err(error);
         }
         if self.is_closing() {
-            let error = "cannot write: the connection is closed";
-            return Err(io::Error::new(io::ErrorKind::NotConnected, error));
+            return Err(not_connected("cannot write: the connection is closed"));
         }
         Ok(())
     }
+}
+
+fn not_connected(error: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, error)
 }
 
 /// What [`StreamWriter::write_all`] writes between two looks at the flow.
