@@ -25,6 +25,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg(unix)]
 
+mod duplex;
 mod error;
 mod open;
 mod protocol;
@@ -32,6 +33,7 @@ mod reader;
 mod shared;
 mod writer;
 
+pub use duplex::{Streams, duplex, open_link};
 pub use error::{IncompleteRead, LimitOverrun, ReadError};
 pub use open::{
     DEFAULT_LIMIT, HandlerResult, open_connection, open_connection_with, open_unix_connection,

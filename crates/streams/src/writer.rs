@@ -181,6 +181,12 @@ impl StreamWriter {
         assert!(reader.transport() == transport, "both halves must be of one connection");
         transport.upgrade(filter, reader.unused())?;
         reader.forget_unused();
+        self.opened().await
+    }
+
+    /// Waits for the end of a handshake.
+    pub(crate) async fn opened(&self) -> io::Result<()> {
+        let transport = &self.halves.transport;
         transport.opened().await;
         if transport.is_closing() {
             // Why is known when the protocol was told.
