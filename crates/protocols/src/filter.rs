@@ -102,6 +102,7 @@ pub struct Filtered {
 enum Ending {
     None,
     Shutdown,
+    Close,
     Done,
 }
 
@@ -176,6 +177,11 @@ impl Filtered {
         if self.ending == Ending::Shutdown && self.link.held_back() == 0 {
             self.ending = Ending::Done;
             self.link.shutdown()?;
+        }
+        if self.ending == Ending::Close {
+            // Not before: a filter below takes nothing behind its own goodbye.
+            self.ending = Ending::Done;
+            self.link.close();
         }
         Ok(())
     }
@@ -281,9 +287,10 @@ impl Link for Filtered {
     fn close(&mut self) {
         if self.ending == Ending::None {
             self.filter.close();
-            self.filter.transmit(&mut self.outgoing);
+            self.ending = Ending::Close;
+            // If it cannot be sent the flush that follows says so.
+            let _ = self.pump();
         }
-        self.link.close();
     }
 
     fn reset(&mut self) {

@@ -10,7 +10,8 @@
 
 mod common;
 
-use std::io::{self, ErrorKind, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,7 +21,9 @@ use common::{each_way, in_memory, in_real_time, in_virtual_time, over, tcp_socke
 use futures_lite::future::{or, poll_once};
 use tulipa_loop::{sleep, spawn, yield_now};
 use tulipa_protocols::{Flow, Link, SocketLink, WriteBufferLimits};
+use tulipa_selector::Source;
 use tulipa_streams::{DEFAULT_LIMIT, ReadError, open_link};
+use tulipa_testing::MemoryLink;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -278,22 +281,48 @@ fn writing_after_write_eof_is_an_error_where_it_can_be_one() {
     });
 }
 
+/// Counts how often it is written to.
+struct Counting(MemoryLink, Rc<Cell<usize>>);
+
+impl Link for Counting {
+    fn source(&self) -> Source {
+        self.0.source()
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+
+    fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.1.set(self.1.get() + 1);
+        self.0.write(pieces)
+    }
+
+    fn shutdown(&mut self) -> io::Result<()> {
+        self.0.shutdown()
+    }
+}
+
 #[test]
 fn writes_of_one_step_leave_together() {
-    in_real_time(async |_| {
-        use std::os::unix::net::UnixDatagram;
-        // A socket that keeps the borders of the writes shows how many there were.
-        let (ours, theirs) =
-            socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
-        let theirs = UnixDatagram::from(std::os::fd::OwnedFd::from(theirs));
-        let link = SocketLink::adopt(ours);
-        let Ok(link) = link else { return };
-        let (_reader, writer) = open_link(link, DEFAULT_LIMIT).await.unwrap();
-        for _ in 0..10 {
-            writer.write(b"0123456789");
+    in_virtual_time(async |rig| {
+        let (near, far) = rig.memory(1000);
+        let writes = Rc::new(Cell::new(0));
+        let near = Counting(near, writes.clone());
+        let ((_r, writer), (mut peer, _w)) = over(near, far, DEFAULT_LIMIT).await;
+        for steps in 1..4 {
+            for _ in 0..10 {
+                writer.write(b"0123456789");
+            }
+            assert_eq!(writes.get(), steps - 1, "they wait for the end of the step");
+            peer.lend_exact(100).await.unwrap();
+            assert_eq!(writes.get(), steps);
         }
-        writer.flush().await.unwrap();
-        assert_eq!(theirs.recv(&mut [0; 1000]).unwrap(), 100);
+        // Waiting for them sends them too.
+        writer.write(b"x");
+        writer.write(b"y");
+        assert!(poll_once(writer.flush()).await.is_some());
+        assert_eq!(writes.get(), 4);
     });
 }
 

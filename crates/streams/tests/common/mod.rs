@@ -17,7 +17,7 @@ use tulipa_streams::{DEFAULT_LIMIT, Streams, open_link};
 use tulipa_testing::{MemoryLink, ToyRecords, VirtualLoop};
 
 /// For how long a test over sockets waits before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a loop reported.
 #[derive(Clone, Default)]
