@@ -18,6 +18,10 @@ use tulipa_protocols::{Protocol, Transport};
 use crate::shared::{CHUNK, Halves, Shared};
 use crate::{IncompleteRead, LimitOverrun, ReadError, StreamWriter};
 
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;
+
 /// The reading half of a connection. Stands for `asyncio.StreamReader`.
 ///
 /// When both halves are dropped the connection is closed. There is one reader: its methods take `&mut`,
@@ -66,6 +70,8 @@ impl Buffer {
             self.bytes = shared.pool.take();
         }
         if self.bytes.len() - self.end < count && self.start > 0 {
+            #[cfg(test)]
+            tests::moved(self.len());
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
@@ -316,7 +322,10 @@ impl StreamReader {
         }
         loop {
             let data = self.buffer.data();
-            if let Some(place) = memchr::memchr(b'\n', &data[self.searched..]) {
+            let found = memchr::memchr(b'\n', &data[self.searched..]);
+            #[cfg(test)]
+            tests::searched(found.map_or(data.len() - self.searched, |place| place + 1));
+            if let Some(place) = found {
                 let start = self.searched + place;
                 if start > self.limit {
                     return Poll::Ready(Err(
@@ -488,14 +497,36 @@ fn spelled(separators: &[&[u8]]) -> impl Iterator<Item = u8> {
     })
 }
 
+/// Where several separators are searched, this much is looked through first, then twice as much, and so on: one
+/// that never comes must not be searched in all that is buffered for each that does.
+const FIRST_WINDOW: usize = 256;
+
 /// The separator that ends first, at or after `from`: where it starts and where it ends.
 fn find_first_end(data: &[u8], from: usize, separators: &[&[u8]]) -> Option<(usize, usize)> {
-    let found = separators.iter().filter_map(|separator| {
-        let start = from + memchr::memmem::find(&data[from..], separator)?;
-        Some((start, start + separator.len()))
-    });
-    // Of two that end together the longer one counts.
-    found.min_by_key(|(start, end)| (*end, *start))
+    if let [separator] = separators {
+        return find(data, from, separator);
+    }
+    let longest = separators.iter().map(|separator| separator.len()).max()?;
+    let (mut from, mut window) = (from, FIRST_WINDOW.max(2 * longest));
+    loop {
+        let seen = &data[..data.len().min(from + window)];
+        let found = separators.iter().filter_map(|separator| find(seen, from, separator));
+        // Of two that end together the longer one counts.
+        let first = found.min_by_key(|(start, end)| (*end, *start));
+        if first.is_some() || seen.len() == data.len() {
+            return first;
+        }
+        from = seen.len() - (longest - 1);
+        window *= 2;
+    }
+}
+
+fn find(data: &[u8], from: usize, separator: &[u8]) -> Option<(usize, usize)> {
+    let found = memchr::memmem::find(&data[from..], separator);
+    let found = found.map(|place| (from + place, from + place + separator.len()));
+    #[cfg(test)]
+    tests::searched(found.map_or(data.len(), |(_, end)| end) - from);
+    found
 }
 
 impl fmt::Debug for StreamReader {
