@@ -27,7 +27,11 @@
 
 mod duplex;
 mod error;
+mod futures_io;
+mod joined;
+mod lines;
 mod open;
+mod poll_write;
 mod protocol;
 mod reader;
 mod shared;
@@ -35,6 +39,8 @@ mod writer;
 
 pub use duplex::{Streams, duplex, open_link};
 pub use error::{IncompleteRead, LimitOverrun, ReadError};
+pub use joined::Joined;
+pub use lines::{Line, Lines};
 pub use open::{
     DEFAULT_LIMIT, HandlerResult, open_connection, open_connection_with, open_unix_connection,
     start_server, start_server_with, start_unix_server,

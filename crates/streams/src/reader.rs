@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tulipa_protocols::{Protocol, Transport};
 
@@ -294,7 +294,21 @@ impl StreamReader {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn read_line(&mut self) -> Result<&[u8], ReadError> {
-        match self.find_line().await {
+        let found = poll_fn(|context| self.poll_line(context)).await;
+        self.lend_line(found)
+    }
+
+    /// The same as a poll function.
+    pub(crate) fn poll_read_line(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<&[u8], ReadError>> {
+        let found = ready!(self.poll_line(context));
+        Poll::Ready(self.lend_line(found))
+    }
+
+    fn lend_line(&mut self, found: Result<usize, ReadError>) -> Result<&[u8], ReadError> {
+        match found {
             Ok(length) => Ok(self.lend(length)),
             Err(ReadError::LimitOverrun(error)) => {
                 let line = memchr::memchr(b'\n', self.buffer.data());
@@ -307,14 +321,7 @@ impl StreamReader {
     }
 
     /// The length of the next line.
-    async fn find_line(&mut self) -> Result<usize, ReadError> {
-        poll_fn(|context| self.poll_line(context)).await
-    }
-
-    pub(crate) fn poll_line(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<usize, ReadError>> {
+    fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, ReadError>> {
         self.take_lent();
         if !self.sought.is_empty() {
             self.sought.clear();
@@ -410,6 +417,12 @@ impl StreamReader {
         poll_fn(|context| self.poll_more(context, room)).await
     }
 
+    /// The same as a poll function, behind what is [buffered](Self::buffered).
+    pub(crate) fn poll_append(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.take_lent();
+        self.poll_more(context, CHUNK)
+    }
+
     fn poll_more(&mut self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         let place = self.buffer.room(room.min(LARGEST_READ), &self.shared);
         let polled =
@@ -502,7 +515,7 @@ fn spelled(separators: &[&[u8]]) -> impl Iterator<Item = u8> {
 const FIRST_WINDOW: usize = 256;
 
 /// The separator that ends first, at or after `from`: where it starts and where it ends.
-fn find_first_end(data: &[u8], from: usize, separators: &[&[u8]]) -> Option<(usize, usize)> {
+pub(crate) fn find_first_end(data: &[u8], from: usize, separators: &[&[u8]]) -> Option<(usize, usize)> {
     if let [separator] = separators {
         return find(data, from, separator);
     }

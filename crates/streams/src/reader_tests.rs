@@ -29,7 +29,8 @@ fn with_reader(capacity: usize, limit: usize, test: impl AsyncFnOnce(StreamReade
     let test = async {
         let (reader, _writer) = open_link(near, limit).await.unwrap();
         let (_reader, writer) = open_link(far, limit).await.unwrap();
-        (SEARCHED.set(0), MOVED.set(0));
+        SEARCHED.set(0);
+        MOVED.set(0);
         test(reader, writer).await;
     };
     virtual_loop.run_until_complete(test).unwrap();

@@ -139,9 +139,14 @@ impl Shared {
 
     /// Whether a drain that has nothing to wait for should wait for a turn.
     pub(crate) fn should_yield(&self) -> bool {
-        let drains = self.drains.get() + 1;
-        self.drains.set(if drains >= MOST_READY_DRAINS { 0 } else { drains });
-        drains >= MOST_READY_DRAINS
+        let yields = self.will_yield();
+        self.drains.set(if yields { 0 } else { self.drains.get() + 1 });
+        yields
+    }
+
+    /// What the next [`should_yield`](Self::should_yield) is going to say.
+    pub(crate) fn will_yield(&self) -> bool {
+        self.drains.get() + 1 >= MOST_READY_DRAINS
     }
 }
 

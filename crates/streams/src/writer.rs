@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tulipa_protocols::{Address, Filter, Flow, Transport};
 
 use crate::StreamReader;
+use crate::poll_write::Wait;
 use crate::shared::{Halves, Shared};
 
 /// The writing half of a connection. Stands for `asyncio.StreamWriter`.
@@ -21,11 +22,17 @@ use crate::shared::{Halves, Shared};
 pub struct StreamWriter {
     halves: Rc<Halves>,
     shared: Rc<Shared>,
+    pub(crate) waiting: Wait,
 }
 
 impl StreamWriter {
     pub(crate) fn new(halves: Rc<Halves>, shared: Rc<Shared>) -> StreamWriter {
-        StreamWriter { halves, shared }
+        StreamWriter { halves, shared, waiting: Wait::default() }
+    }
+
+    /// Counts a drain that has nothing to wait for, unless it is one that waits for a turn.
+    pub(crate) fn drains_at_once(&self) -> bool {
+        !self.shared.will_yield() && !self.shared.should_yield()
     }
 
     pub(crate) fn halves(&self) -> &Rc<Halves> {

@@ -134,7 +134,10 @@ impl Way {
 #[track_caller]
 pub fn each_way(test: impl AsyncFn(Streams, Streams)) {
     for way in WAYS {
-        eprintln!("{way:?}");
+        #[allow(clippy::print_stderr, reason = "it is shown when the test fails")]
+        {
+            eprintln!("over {way:?}");
+        }
         way.run(DEFAULT_LIMIT, &test);
     }
 }
