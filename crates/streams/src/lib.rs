@@ -25,6 +25,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg(unix)]
 
+pub mod codec;
+mod copy;
 mod duplex;
 mod error;
 mod futures_io;
@@ -37,6 +39,7 @@ mod reader;
 mod shared;
 mod writer;
 
+pub use copy::{copy, copy_bidirectional};
 pub use duplex::{Streams, duplex, open_link};
 pub use error::{IncompleteRead, LimitOverrun, ReadError};
 pub use joined::Joined;

@@ -515,7 +515,11 @@ fn spelled(separators: &[&[u8]]) -> impl Iterator<Item = u8> {
 const FIRST_WINDOW: usize = 256;
 
 /// The separator that ends first, at or after `from`: where it starts and where it ends.
-pub(crate) fn find_first_end(data: &[u8], from: usize, separators: &[&[u8]]) -> Option<(usize, usize)> {
+pub(crate) fn find_first_end(
+    data: &[u8],
+    from: usize,
+    separators: &[&[u8]],
+) -> Option<(usize, usize)> {
     if let [separator] = separators {
         return find(data, from, separator);
     }
