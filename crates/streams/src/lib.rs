@@ -29,6 +29,7 @@ pub mod codec;
 mod copy;
 mod duplex;
 mod error;
+pub mod fs;
 mod futures_io;
 mod joined;
 mod lines;
