@@ -31,6 +31,8 @@ mod duplex;
 mod error;
 pub mod fs;
 mod futures_io;
+#[cfg(feature = "hyper")]
+mod hyper_io;
 mod joined;
 mod lines;
 mod open;
@@ -38,11 +40,16 @@ mod poll_write;
 mod protocol;
 mod reader;
 mod shared;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
 mod writer;
 
 pub use copy::{copy, copy_bidirectional};
 pub use duplex::{Streams, duplex, open_link};
 pub use error::{IncompleteRead, LimitOverrun, ReadError};
+#[cfg(feature = "hyper")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hyper")))]
+pub use hyper_io::{LoopExecutor, LoopTimer};
 pub use joined::Joined;
 pub use lines::{Line, Lines};
 pub use open::{
