@@ -65,7 +65,7 @@ fn hypers_server_and_client_talk_over_tcp_on_one_thread() {
         assert_eq!(count.get(), 2);
         server.shutdown(Duration::from_secs(1)).await;
         // The handler hears of the end as well.
-        while LoopHandle::current().all_tasks().len() > 1 {
+        while !LoopHandle::current().all_tasks().is_empty() {
             yield_now().await;
         }
     });
