@@ -264,6 +264,7 @@ impl Core {
 
     /// Runs user code, the only way in which the loop does. A panic is reported and goes no further;
     /// `None` says that there was one.
+    #[inline]
     pub(crate) fn run_user<T>(
         &self,
         handle: &LoopHandle,
@@ -282,17 +283,26 @@ impl Core {
 
     /// Runs code, which does not unwind, in an empty context, so that what it sets does not leak into
     /// what runs next.
+    #[inline]
     pub(crate) fn isolated<T>(&self, handle: &LoopHandle, code: impl FnOnce() -> T) -> T {
-        let outer = context::swap(Context::new());
+        let outer = context::is_active().then(|| context::swap(Context::new()));
         let value = code();
-        let left = context::swap(outer);
-        if !left.is_empty() {
-            self.release(handle, || drop(left));
+        if outer.is_some() || context::is_active() {
+            self.restore_context(handle, outer.unwrap_or_default());
         }
         value
     }
 
+    #[cold]
+    fn restore_context(&self, handle: &LoopHandle, outer: Context) {
+        let left = context::swap(outer);
+        if !left.is_empty() {
+            self.release(handle, || drop(left));
+        }
+    }
+
     /// Runs user code whose panic somebody else takes.
+    #[inline]
     pub(crate) fn watch<T>(
         &self,
         handle: &LoopHandle,

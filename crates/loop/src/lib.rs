@@ -52,6 +52,7 @@
 //! |---|---|
 //! | `event_loop` | [`EventLoop`], the owner: making, running, closing; [`Builder`], [`RunError`] |
 //! | `runner` | [`run()`] and [`Runner`]: a program from its main future to the end of its last task |
+//! | `program` | what `#[tulipa::main]` calls |
 //! | `handle` | [`LoopHandle`], what callbacks use; [`Handle`], [`TimerHandle`] |
 //! | `turn` | one turn of the loop, step by step |
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
@@ -89,6 +90,7 @@ mod interval;
 mod job;
 mod loop_bound;
 mod main_future;
+mod program;
 mod readers;
 mod remote;
 mod report;
@@ -141,3 +143,10 @@ pub use timeout::{
     Elapsed, Timeout, TimeoutEnded, TimeoutFuture, WaitFor, timeout, timeout_at, wait_for,
 };
 pub use yield_now::yield_now;
+
+/// For the macros and the test kit of tulipa. Not part of the interface: it changes with any version.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::program::{Exit, Program};
+    pub use crate::source::own_sources;
+}

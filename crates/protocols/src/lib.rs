@@ -70,7 +70,7 @@
 //! |---|---|
 //! | `protocol` | [`Protocol`], [`BufferedProtocol`], [`AfterEof`]: what a program implements |
 //! | `transport`, `options`, `connection` | [`Transport`], [`Flow`]; [`Connection`], [`attach`] |
-//! | `state` | what is true of a connection, and every change of it |
+//! | `state`, `input`, `output` | what is true of a connection, and every change of it |
 //! | `talk` | what the protocol is told, when and in which order |
 //! | `driver` | the loop's end: events, interests, timeouts |
 //! | `write_queue`, `leaf` | what waits to be written; the buffers that connections share |
@@ -93,12 +93,14 @@ mod connection;
 mod detached;
 mod driver;
 mod filter;
+mod input;
 mod leaf;
 mod link;
 mod listen;
 mod listener;
 mod net_ext;
 mod options;
+mod output;
 mod protocol;
 mod resolve;
 mod server;
@@ -119,11 +121,11 @@ pub use filter::{Filter, FilterState};
 pub use link::Link;
 pub use listen::{Listen, create_server, create_unix_server};
 pub use net_ext::NetExt;
+pub use output::WriteBufferLimits;
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
 pub use resolve::{
     AddrInfo, Endpoint, Family, Hints, Resolved, Resolver, SocketType, SystemResolver, getaddrinfo,
     getnameinfo, set_resolver,
 };
 pub use server::Server;
-pub use state::WriteBufferLimits;
 pub use transport::{Flow, Transport};

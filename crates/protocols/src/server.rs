@@ -15,7 +15,7 @@ use tulipa_loop::{LoopHandle, MarkTimer};
 use tulipa_selector::Token;
 
 use crate::socket::describe;
-use crate::state::{Owner, State, Waiters};
+use crate::state::{State, Waiters};
 use crate::unix::SocketFile;
 use crate::{Address, Transport};
 
@@ -172,8 +172,9 @@ impl ServerState {
     }
 }
 
-impl Owner for ServerState {
-    fn lost(&self, key: Token) -> Vec<Waker> {
+impl ServerState {
+    /// A connection has ended and its protocol was told. Gives back whom to wake.
+    pub(crate) fn lost(&self, key: Token) -> Vec<Waker> {
         let client = self.clients.borrow_mut().remove(&key);
         drop(client);
         if self.is_over() { self.take_waiters() } else { Vec::new() }

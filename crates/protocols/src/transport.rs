@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::driver::successor;
-use crate::state::{Input, Phase, State, WriteBufferLimits, closed};
+use crate::leaf::{Leaf, ReadBuffer};
+use crate::output::WriteBufferLimits;
+use crate::state::{Input, Phase, State, closed};
 use crate::{Address, Filter, Protocol};
 
 /// What a write says of the flow. It may be ignored: a protocol is told by
@@ -63,7 +65,7 @@ pub struct Transport {
 impl Transport {
     /// Writes bytes: sends or queues them, and returns at once. Stands for `write`.
     pub fn write(&self, data: &[u8]) -> Flow {
-        self.state.write(&[IoSlice::new(data)])
+        self.state.write_piece(data)
     }
 
     /// Writes several pieces, any number of them, as one. Stands for `writelines`.
@@ -177,9 +179,10 @@ impl Transport {
     pub fn read_with<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let leaf = &*self.state.leaf;
         // Given back also if `take` panics.
-        let mut buffer = ReadBuffer { leaf, buffer: leaf.take_read_buffer() };
-        match self.try_read(&mut buffer.buffer) {
-            Ok(count) if count > 0 => Some(take(&buffer.buffer[..count])),
+        let mut lent = Lent { leaf, buffer: Some(leaf.take_read_buffer()) };
+        let buffer = lent.buffer.as_mut()?;
+        match self.state.try_read(&mut buffer[..]) {
+            Ok(count) if count > 0 => Some(take(&buffer[..count])),
             _ => None,
         }
     }
@@ -269,14 +272,17 @@ impl Transport {
 }
 
 /// The loop's read buffer, on loan.
-struct ReadBuffer<'a> {
-    leaf: &'a crate::leaf::Leaf,
-    buffer: Vec<u8>,
+struct Lent<'a> {
+    leaf: &'a Leaf,
+    buffer: Option<ReadBuffer>,
 }
 
-impl Drop for ReadBuffer<'_> {
+impl Drop for Lent<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.leaf.give_read_buffer(std::mem::take(&mut self.buffer));
+        if let Some(buffer) = self.buffer.take() {
+            self.leaf.give_read_buffer(buffer);
+        }
     }
 }
 
