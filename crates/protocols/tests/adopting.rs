@@ -254,16 +254,23 @@ fn adopting_and_refusing_leaks_no_descriptors() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_listening_descriptor_is_handed_to_another_process() {
+    use std::cell::Cell;
     use std::os::fd::AsFd;
     use std::process::{Command, Stdio};
+    use std::rc::Rc;
     let test = "a_listening_descriptor_is_handed_to_another_process";
     if os::is_child(test) {
         let rig = Rig::new();
         return rig.run(async {
             let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-            let server = Listen::on_socket(socket).serve(|| Echo).await.unwrap();
-            eventually(|| server.client_count() == 1).await;
-            eventually(|| server.client_count() == 0).await;
+            let served = Rc::new(Cell::new(0));
+            let counted = served.clone();
+            let server = Listen::on_socket(socket).serve(move || {
+                counted.set(counted.get() + 1);
+                Echo
+            });
+            let server = server.await.unwrap();
+            eventually(|| served.get() == 1 && server.client_count() == 0).await;
             server.close();
         });
     }
