@@ -49,7 +49,7 @@ impl State {
             return Ok(count);
         }
         let result = self.read_into(buffer);
-        if !self.dispatching.get() && self.interest() != self.watched.get() {
+        if !self.dispatching.get() && self.is_interest_due() {
             self.attend();
         }
         result

@@ -241,9 +241,9 @@ impl State {
             && !self.leaf.has_discarded()
             && before <= self.limits().low
             && self.is_socket()
-            && self.output.get() != Output::Ending
+            && self.output.get() == Output::Flowing
             && self.queued.get() == 0
-            && self.dispatching.get()
+            && (self.dispatching.get() || !self.watched.get().is_writable())
         {
             // What most flushes are: an answer has left, and nothing follows from that.
             return;
@@ -264,7 +264,7 @@ impl State {
         let ending = self.phase.get() == Phase::Closing || self.output.get() == Output::Ending;
         let told = before > 0 && (!left && ending || self.passed_low(before));
         // A driver that is being called looks at the interest itself.
-        let unwatched = !self.dispatching.get() && self.interest() != self.watched.get();
+        let unwatched = !self.dispatching.get() && self.is_interest_due();
         let discarded = self.leaf.has_discarded();
         let awaited = before > 0 && self.awaited.get();
         if told || (left && !self.blocked.get()) || unwatched || discarded || awaited {

@@ -305,6 +305,16 @@ impl State {
         self.end(Some(error));
     }
 
+    /// Whether the selector is to be asked for something else, at the start of the next turn.
+    ///
+    /// That it tells of input which is known, or not wanted, is borne until it does: a task that is woken
+    /// by input has read it by then, mostly, and nothing has to be changed and changed back.
+    #[inline]
+    pub(crate) fn is_interest_due(&self) -> bool {
+        let (wanted, watched) = (self.interest(), self.watched.get());
+        wanted != watched && (wanted | Interest::READABLE) != watched
+    }
+
     /// What the selector is to be asked for.
     pub(crate) fn interest(&self) -> Interest {
         let (mut read, mut write) = (false, false);
