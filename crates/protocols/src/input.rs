@@ -24,6 +24,10 @@ impl State {
             self.with_extras(|extras| {
                 extras.unread.splice(0..0, leftover.iter().copied());
             });
+            if self.input.get() == Input::Ended {
+                // The link says again that it has ended.
+                self.input.set(Input::Flowing);
+            }
             self.readable.set(true);
             self.attend();
         }
@@ -45,7 +49,7 @@ impl State {
             return Ok(count);
         }
         let result = self.read_into(buffer);
-        if !self.dispatching.get() && self.interest() != self.watched.get() {
+        if !self.dispatching.get() && self.is_interest_due() {
             self.attend();
         }
         result

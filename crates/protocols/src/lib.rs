@@ -74,7 +74,7 @@
 //! | `talk` | what the protocol is told, when and in which order |
 //! | `driver` | the loop's end: events, interests, timeouts |
 //! | `write_queue`, `leaf` | what waits to be written; the buffers that connections share |
-//! | `link`, `filter` | [`Link`] and [`Filter`]: where bytes go, and what changes them |
+//! | `link`, `filter` | [`Link`], [`SocketLink`], [`Filter`], [`Filtered`]: where bytes go, and what changes them |
 //! | `connect`, `listen`, `listener`, `server` | [`create_connection`], [`create_server`], their builders, [`Server`] |
 //! | `net_ext` | [`NetExt`]: the same as methods of a loop's handle |
 //! | `resolve`, `address` | [`getaddrinfo`], [`Resolver`]; [`Address`], [`Endpoint`] |
@@ -117,8 +117,8 @@ pub use connect::{
 };
 pub use connection::{Connection, Unavailable, attach};
 pub use detached::{Detached, Probe};
-pub use filter::{Filter, FilterState};
-pub use link::Link;
+pub use filter::{Filter, FilterState, Filtered};
+pub use link::{Link, SocketLink};
 pub use listen::{Listen, create_server, create_unix_server};
 pub use net_ext::NetExt;
 pub use output::WriteBufferLimits;

@@ -114,6 +114,8 @@ pub(crate) struct State {
     pub(crate) unflushed: Cell<bool>,
     /// Whether the link takes nothing until its source is writable.
     pub(crate) blocked: Cell<bool>,
+    /// Whether somebody waits for what was written to leave.
+    pub(crate) awaited: Cell<bool>,
     /// What the selector was asked for.
     pub(crate) watched: Cell<Interest>,
     /// The server that it came to.
@@ -135,7 +137,7 @@ pub(crate) struct Extras {
     pub(crate) limits: Option<WriteBufferLimits>,
     /// The queue may not grow beyond this.
     pub(crate) cap: Option<usize>,
-    /// Who waits for the beginning or the end.
+    /// Who waits for the beginning, the end, or room.
     pub(crate) waiters: Waiters,
     /// Why the connection never came to be, for whoever asked for it.
     pub(crate) failed: Option<io::Error>,
@@ -193,6 +195,7 @@ impl State {
             dispatching: Cell::new(false),
             unflushed: Cell::new(false),
             blocked: Cell::new(false),
+            awaited: Cell::new(false),
             watched: Cell::new(Interest::NONE),
             server: Cell::default(),
             extras: RefCell::default(),
@@ -302,6 +305,16 @@ impl State {
         self.end(Some(error));
     }
 
+    /// Whether the selector is to be asked for something else, at the start of the next turn.
+    ///
+    /// That it tells of input which is known, or not wanted, is borne until it does: a task that is woken
+    /// by input has read it by then, mostly, and nothing has to be changed and changed back.
+    #[inline]
+    pub(crate) fn is_interest_due(&self) -> bool {
+        let (wanted, watched) = (self.interest(), self.watched.get());
+        wanted != watched && (wanted | Interest::READABLE) != watched
+    }
+
     /// What the selector is to be asked for.
     pub(crate) fn interest(&self) -> Interest {
         let (mut read, mut write) = (false, false);
@@ -368,6 +381,10 @@ impl State {
             Phase::Closing => self.say_goodbye(),
             _ => {}
         }
+    }
+
+    /// Ends the connection if both sides have ended, which the protocol knows of its peer's.
+    pub(crate) fn end_if_both_have(&self) {
         let both = self.input.get() == Input::Ended && self.output.get() == Output::Ended;
         if both && self.phase.get() == Phase::Open && self.held_back() == 0 {
             self.end(None);
@@ -415,7 +432,7 @@ impl State {
         }
         let mut early = Vec::from(leftover);
         self.extras(|extras| early.append(&mut extras.unread));
-        self.link.replace(Slot::Any(Box::new(Filtered::new(link, filter, queued, early))));
+        self.link.replace(Slot::Any(Box::new(Filtered::with(link, filter, queued, early))));
         self.phase.set(Phase::Opening);
         self.opened.set(self.made.get());
         self.blocked.set(false);

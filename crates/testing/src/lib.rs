@@ -53,10 +53,14 @@ mod clock;
 mod leaks;
 mod stage;
 mod test_runner;
+#[cfg(unix)]
+mod transport;
 mod virtual_loop;
 
 pub use clock::{Advance, advance, elapsed, world};
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
+#[cfg(unix)]
+pub use transport::{Call, Counts, MemoryLink, Moment, Record, Recorder, ToyRecords};
 pub use virtual_loop::VirtualLoop;
 
 /// For `#[tulipa::test]`. Not part of the interface: it changes with any version.

@@ -1,0 +1,9 @@
+//! Tests for transports: a protocol that records, a link through memory, a toy filter, a conformance suite.
+
+mod memory;
+mod record;
+mod records;
+
+pub use memory::MemoryLink;
+pub use record::{Call, Moment, Record, Recorder};
+pub use records::{Counts, ToyRecords};
