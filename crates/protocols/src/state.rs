@@ -730,12 +730,18 @@ impl State {
 
     pub(crate) fn close(&self) {
         match self.phase.get() {
+            Phase::Opening if self.buffered() > 0 => {
+                let error = "closed during the handshake, before what was written could be sent";
+                self.fail(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+            }
             Phase::Opening => self.end(None),
             Phase::Open => {
                 self.phase.set(Phase::Closing);
                 self.attend();
             }
-            Phase::Closing | Phase::Broken | Phase::Ended => {}
+            // Who closes wants no more data either.
+            Phase::Broken => self.end(None),
+            Phase::Closing | Phase::Ended => {}
         }
     }
 
@@ -809,13 +815,19 @@ impl State {
             return self.end(None);
         }
         if self.output.get() != Output::Ended {
+            match self.with_link(|link| link.flush()) {
+                Some(Ok(())) => {}
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Some(Err(error)) => return self.fail(error),
+                None => return,
+            }
             self.output.set(Output::Ended);
             self.with_link(|link| link.close());
         }
         match self.with_link(|link| link.flush()) {
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Some(Err(error)) => self.fail(error),
-            Some(Ok(())) => self.end(None),
+            // A peer that is gone misses a goodbye, and nothing of the program's.
+            Some(_) => self.end(None),
             None => {}
         }
     }
