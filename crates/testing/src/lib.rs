@@ -28,5 +28,8 @@ mod transport;
 mod virtual_loop;
 
 #[cfg(unix)]
-pub use transport::{Call, Counts, MemoryLink, Moment, Record, Recorder, ToyRecords};
+pub use transport::{
+    Call, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
+    check_transport,
+};
 pub use virtual_loop::VirtualLoop;
