@@ -258,7 +258,10 @@ pub(crate) fn panic_as_expected() -> ! {
 
 /// Bytes of which no two stretches are alike.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (0..length as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+    let words = (0..length.div_ceil(8) as u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut bytes: Vec<_> = words.flat_map(u64::to_le_bytes).collect();
+    bytes.truncate(length);
+    bytes
 }
 
 impl fmt::Debug for Stage<'_> {
