@@ -12,7 +12,6 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::mem;
 
 use bytes::Bytes;
 
@@ -138,7 +137,8 @@ impl WriteQueue {
 
     /// Gives back its memory: chunks go to the loop's spares.
     pub(crate) fn clear(&mut self, leaf: &Leaf) {
-        for chunk in mem::take(&mut self.chunks) {
+        // Not drained by value: the table's memory is kept with the queue.
+        while let Some(chunk) = self.chunks.pop_front() {
             leaf.put_chunk(chunk);
         }
         (self.sent, self.size) = (0, 0);
