@@ -21,7 +21,8 @@ async fn some_task() -> &'static str {
     }
 }
 
-async fn program() -> Result<(), tulipa::JoinError> {
+#[tulipa::main]
+async fn main() -> Result<(), tulipa::JoinError> {
     let task = spawn(some_task());
     let never_begun = spawn(some_task());
     never_begun.cancel();
@@ -33,8 +34,4 @@ async fn program() -> Result<(), tulipa::JoinError> {
         println!("the other one: {error}");
     }
     Ok(())
-}
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    Ok(tulipa::run(program())??)
 }

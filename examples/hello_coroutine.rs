@@ -7,12 +7,9 @@
 
 use std::time::Duration;
 
-async fn hello_world() {
+#[tulipa::main]
+async fn main() {
     println!("Hello");
     tulipa::sleep(Duration::from_millis(100)).await;
     println!("World!");
-}
-
-fn main() -> Result<(), tulipa::RunError> {
-    tulipa::run(hello_world())
 }

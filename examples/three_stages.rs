@@ -16,13 +16,10 @@ async fn api_call(request: String) -> String {
     format!("<{request}>")
 }
 
-async fn three_stages() {
+#[tulipa::main]
+async fn main() {
     let response1 = api_call("step 1".to_owned()).await;
     let response2 = api_call(format!("step 2 of {response1}")).await;
     let response3 = api_call(format!("step 3 of {response2}")).await;
     println!("answer {response3}");
-}
-
-fn main() -> Result<(), tulipa::RunError> {
-    tulipa::run(three_stages())
 }

@@ -5,8 +5,10 @@
 //!
 //! | module | what is in it |
 //! |---|---|
+//! | [`coroutine`] | generators that are sent values, made of a future |
 //! | [`serve`] | the command line of every server, its listening socket, the signals that end it |
 
 #![forbid(unsafe_code)]
 
+pub mod coroutine;
 pub mod serve;

@@ -6,7 +6,7 @@
 //! with nothing borrowed. So a callback may do anything, and no order of calls can make a borrow fail.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tulipa_selector::{Events, Selector, Slots, Token};
 
 use crate::LoopHandle;
+use crate::await_graph::LoopObserver;
 use crate::context::{self, Context};
 use crate::executor::Executor;
 use crate::instrument::{Instrument, Statistics};
@@ -80,8 +81,14 @@ pub(crate) struct Core {
     pub(crate) tasks: RefCell<Tasks>,
     /// The task whose step this is.
     pub(crate) current_task: Cell<Option<Token>>,
-    /// Whether a task has ever had a context.
-    pub(crate) has_contexts: Cell<bool>,
+    /// Whether the main future is being polled.
+    pub(crate) polls_main: Cell<bool>,
+    /// What the clock said when it was last read, from which waits are counted.
+    pub(crate) last_reading: Cell<Instant>,
+    /// What is told of waits for locks and queues while the loop runs.
+    pub(crate) observer: OnceCell<Rc<LoopObserver>>,
+    /// Whether a task has ever had a context or a span.
+    pub(crate) dressed: Cell<bool>,
     /// Whether tasks are to be dropped before the turn ends.
     pub(crate) doomed: Cell<bool>,
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
@@ -153,6 +160,10 @@ impl ReadyQueue {
         picked.filter_map(task).collect()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Ready> {
+        self.entries.iter()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -188,7 +199,10 @@ impl Core {
             timers: RefCell::new(Timers::new(start)),
             tasks: RefCell::default(),
             current_task: Cell::new(None),
-            has_contexts: Cell::new(false),
+            polls_main: Cell::new(false),
+            last_reading: Cell::new(start),
+            observer: OnceCell::new(),
+            dressed: Cell::new(false),
             doomed: Cell::new(false),
             sources: RefCell::default(),
             readers: RefCell::default(),
@@ -264,6 +278,7 @@ impl Core {
 
     /// Runs user code, the only way in which the loop does. A panic is reported and goes no further;
     /// `None` says that there was one.
+    #[inline]
     pub(crate) fn run_user<T>(
         &self,
         handle: &LoopHandle,
@@ -282,17 +297,26 @@ impl Core {
 
     /// Runs code, which does not unwind, in an empty context, so that what it sets does not leak into
     /// what runs next.
+    #[inline]
     pub(crate) fn isolated<T>(&self, handle: &LoopHandle, code: impl FnOnce() -> T) -> T {
-        let outer = context::swap(Context::new());
+        let outer = context::is_active().then(|| context::swap(Context::new()));
         let value = code();
-        let left = context::swap(outer);
-        if !left.is_empty() {
-            self.release(handle, || drop(left));
+        if outer.is_some() || context::is_active() {
+            self.restore_context(handle, outer.unwrap_or_default());
         }
         value
     }
 
+    #[cold]
+    fn restore_context(&self, handle: &LoopHandle, outer: Context) {
+        let left = context::swap(outer);
+        if !left.is_empty() {
+            self.release(handle, || drop(left));
+        }
+    }
+
     /// Runs user code whose panic somebody else takes.
+    #[inline]
     pub(crate) fn watch<T>(
         &self,
         handle: &LoopHandle,
@@ -381,7 +405,7 @@ pub(crate) fn log(context: &ErrorContext) {
 }
 
 /// Logs something. Subscribers are user code too, and when they panic there is nobody left to tell.
-fn unheard(log: impl FnOnce()) {
+pub(crate) fn unheard(log: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(log)) {
         forget_payload(ErrorContext::panic(Origin::ExceptionHandler, None, payload));
     }

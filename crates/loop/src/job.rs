@@ -5,10 +5,16 @@ use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+#[cfg(all(test, loom))]
+use loom::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(not(all(test, loom)))]
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use crate::await_graph::{On, RemoteWait, Shared};
 use crate::report::panic_message;
 
 /// Why a job has no result.
@@ -53,12 +59,15 @@ pub struct Job {
 pub struct JobHandle<T> {
     cell: Arc<Cell<T>>,
     work: Arc<dyn Work>,
+    wait: RemoteWait,
 }
 
 /// What is shared by whoever runs a job and whoever waits for it.
-trait Work: Send + Sync {
+pub(crate) trait Work: Send + Sync {
     fn run(&self);
     fn cancel(&self) -> bool;
+    /// Whether it has ended in any way.
+    fn is_done(&self) -> bool;
     fn location(&self) -> &'static Location<'static>;
 }
 
@@ -99,7 +108,7 @@ impl Job {
         let cell = Arc::new(Cell { state: Mutex::new(State::Pending(None)), done: Condvar::new() });
         let closure = Mutex::new(Some(closure));
         let work: Arc<dyn Work> = Arc::new(Task { closure, cell: cell.clone(), location });
-        (Job { work: work.clone() }, JobHandle { cell, work })
+        (Job { work: work.clone() }, JobHandle { cell, work, wait: RemoteWait::default() })
     }
 
     /// Runs it, unless it was cancelled. A panic ends up in its handle.
@@ -145,6 +154,10 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Task<T, F> {
         true
     }
 
+    fn is_done(&self) -> bool {
+        self.cell.is_done()
+    }
+
     fn location(&self) -> &'static Location<'static> {
         self.location
     }
@@ -153,6 +166,10 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Task<T, F> {
 impl<T> Cell<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_done(&self) -> bool {
+        !matches!(&*self.lock(), State::Pending(_))
     }
 
     fn finish(&self, result: Result<T, JobError>) {
@@ -190,7 +207,7 @@ impl<T> JobHandle<T> {
 
     /// Whether it has ended in any way.
     pub fn is_done(&self) -> bool {
-        !matches!(&*self.cell.lock(), State::Pending(_))
+        self.cell.is_done()
     }
 
     /// Blocks this thread until the result is there. On a loop's thread await it instead.
@@ -198,8 +215,10 @@ impl<T> JobHandle<T> {
     /// # Errors
     /// [`JobError`].
     pub fn wait(self) -> Result<T, JobError> {
-        let pending = |state: &mut State<T>| matches!(state, State::Pending(_));
-        let state = self.cell.done.wait_while(self.cell.lock(), pending);
+        let mut state = self.cell.lock();
+        while matches!(*state, State::Pending(_)) {
+            state = self.cell.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
         drop(state);
         self.cell.take(None).unwrap_or(Err(JobError::Cancelled))
     }
@@ -209,11 +228,34 @@ impl<T> JobHandle<T> {
     ///
     /// # Errors
     /// The handle, when the time is over.
+    #[cfg_attr(all(test, loom), allow(unused, reason = "loom knows no time"))]
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T, JobError>, JobHandle<T>> {
+        #[cfg(not(all(test, loom)))]
         let pending = |state: &mut State<T>| matches!(state, State::Pending(_));
+        #[cfg(not(all(test, loom)))]
         let waited = self.cell.done.wait_timeout_while(self.cell.lock(), timeout, pending);
+        #[cfg(not(all(test, loom)))]
         drop(waited);
         self.cell.take(None).ok_or(self)
+    }
+
+    /// Gives the result, or notes what the wait is for.
+    pub(crate) fn poll_as(
+        &mut self,
+        context: &Context<'_>,
+        on: impl FnOnce(Weak<dyn Work>) -> Shared,
+    ) -> Poll<Result<T, JobError>> {
+        match self.cell.take(Some(context.waker())) {
+            Some(result) => {
+                self.wait.over();
+                Poll::Ready(result)
+            }
+            None => {
+                let work = &self.work;
+                self.wait.wait_on(|| On::Shared(on(Arc::downgrade(work))));
+                Poll::Pending
+            }
+        }
     }
 
     /// A handle to a job that an executor refused.
@@ -233,11 +275,8 @@ impl<T> JobHandle<T> {
 impl<T> Future for JobHandle<T> {
     type Output = Result<T, JobError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.cell.take(Some(context.waker())) {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        }
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_as(context, Shared::Job)
     }
 }
 
@@ -253,3 +292,7 @@ impl<T> fmt::Debug for JobHandle<T> {
         write!(f, "<JobHandle {state} created at {}>", self.work.location())
     }
 }
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p tulipa-loop --lib loom`
+#[cfg(all(test, loom))]
+mod loom_tests;

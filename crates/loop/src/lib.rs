@@ -42,6 +42,11 @@
 //! on a thread at a time. At most 2³² − 2 timers, as many tasks, and 64 loops with signal handlers.
 //! After `fork` a loop refuses to run in the child, which may do no more with it than drop it.
 //!
+//! # Tracing
+//! With a `tracing` subscriber for the level TRACE each task has a span `runtime.spawn`, and each wake is
+//! an event of `runtime::waker`: the names that tokio-console knows. Failures that nobody takes, and slow
+//! callbacks in debug mode, are events of the target `tulipa`.
+//!
 //! # Features
 //! | feature | adds |
 //! |---|---|
@@ -52,6 +57,7 @@
 //! |---|---|
 //! | `event_loop` | [`EventLoop`], the owner: making, running, closing; [`Builder`], [`RunError`] |
 //! | `runner` | [`run()`] and [`Runner`]: a program from its main future to the end of its last task |
+//! | `program` | what `#[tulipa::main]` calls |
 //! | `handle` | [`LoopHandle`], what callbacks use; [`Handle`], [`TimerHandle`] |
 //! | `turn` | one turn of the loop, step by step |
 //! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
@@ -59,12 +65,14 @@
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
 //! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
 //! | `group`, `group_start`, `gather` | [`task_group`], [`TaskGroup::start`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `exit_stack` | [`AsyncExitStack`]: clean-up that awaits |
 //! | `staggered` | [`staggered_race`], for connecting to one of several addresses |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
+//! | `await_graph` | [`AwaitGraph`]: who waits for what; [`format_call_graph`], [`waiting_on`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`to_thread`], [`ThreadPool`] and `run_in_executor` |
-//! | `report`, `instrument` | failures that have no caller; looking at a loop while it runs |
+//! | `report`, `instrument`, `trace` | failures that have no caller; looking at a loop while it runs; spans by tokio-console's names |
 //! | `loop_bound` | [`LoopBound`]: what is not `Send` in the hands of those who want `Send` |
 //! | `sys` | the only `unsafe` code: signal dispositions, values that stay on their thread |
 //!
@@ -74,11 +82,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod async_fd;
+mod await_graph;
 mod blocking_future;
 mod context;
 mod core;
 mod event_loop;
 mod executor;
+mod exit_stack;
 mod future;
 mod gather;
 mod group;
@@ -89,6 +99,7 @@ mod interval;
 mod job;
 mod loop_bound;
 mod main_future;
+mod program;
 mod readers;
 mod remote;
 mod report;
@@ -106,10 +117,16 @@ mod task;
 mod thread_pool;
 mod timeout;
 mod timers;
+mod trace;
 mod turn;
 mod yield_now;
 
 pub use async_fd::{AsyncFd, Ready};
+pub use await_graph::{
+    AwaitEdge, AwaitGraph, AwaitNode, AwaitTarget, AwaiterId, AwaiterState, Cycle,
+    FrameCallGraphEntry, FutureCallGraph, WaitingOn, capture_call_graph, format_call_graph,
+    print_call_graph, waiting_on,
+};
 pub use blocking_future::BlockingFuture;
 pub use context::{Context, ContextScope, ContextToken, ContextVar, copy_context};
 pub use event_loop::{Builder, EventLoop, RunError};
@@ -117,6 +134,7 @@ pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
     ThreadPool, ThreadPoolBuilder, to_thread,
 };
+pub use exit_stack::AsyncExitStack;
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
 pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
 pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};
@@ -141,3 +159,10 @@ pub use timeout::{
     Elapsed, Timeout, TimeoutEnded, TimeoutFuture, WaitFor, timeout, timeout_at, wait_for,
 };
 pub use yield_now::yield_now;
+
+/// For the macros and the test kit of tulipa. Not part of the interface: it changes with any version.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::program::{Exit, Program};
+    pub use crate::source::own_sources;
+}

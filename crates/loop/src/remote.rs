@@ -20,10 +20,12 @@ use concurrent_queue::ConcurrentQueue;
 use tulipa_selector::Notifier;
 
 use crate::LoopHandle;
+use crate::await_graph::Abandoned;
 use crate::context::{self, copy_context};
 use crate::core::{Core, Ready};
 use crate::handle::with_current;
 use crate::task::TaskRunnable;
+use crate::trace;
 
 /// The loop is closed: nothing will run on it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +68,7 @@ pub(crate) struct Shared {
     thread: ThreadId,
     queue: ConcurrentQueue<Message>,
     notifier: Notifier,
+    pub(crate) abandoned: Abandoned,
 }
 
 /// What another thread asks for.
@@ -193,6 +196,11 @@ impl Remote {
         self.shared.send(Message::Stop)
     }
 
+    /// The number of the loop.
+    pub(crate) fn loop_id(&self) -> u64 {
+        self.shared.id
+    }
+
     /// The thread that the loop lives on.
     pub(crate) fn thread(&self) -> ThreadId {
         self.shared.thread
@@ -206,7 +214,8 @@ impl Remote {
 
 impl Shared {
     pub(crate) fn new(id: u64, notifier: Notifier) -> Shared {
-        Shared { id, thread: thread::current().id(), queue: ConcurrentQueue::unbounded(), notifier }
+        let (thread, queue) = (thread::current().id(), ConcurrentQueue::unbounded());
+        Shared { id, thread, queue, notifier, abandoned: Abandoned::default() }
     }
 
     /// Asks for the main future of a run to be polled.
@@ -220,12 +229,16 @@ impl Shared {
     /// ready queue, which is plain memory, from anywhere else into the queue of messages.
     pub(crate) fn schedule_task(&self, task: TaskRunnable) {
         let mut task = Some(task);
-        with_current(self.id, |core| {
-            if let Some(task) = task.take() {
-                core.ready.borrow_mut().push(Ready::Task(task));
-            }
+        let span = with_current(self.id, |core| {
+            let task = task.take()?;
+            let span = core.traced(task.metadata());
+            core.ready.borrow_mut().push(Ready::Task(task));
+            span
         });
-        let Some(task) = task else { return };
+        let Some(task) = task else {
+            // After the look at the current loop: a subscriber may do anything.
+            return trace::woken(span.flatten());
+        };
         match self.queue.push(Message::Task(task)) {
             // A waker has nobody to tell about a broken doorbell: the next message does.
             Ok(()) => drop(self.notifier.notify()),
@@ -269,7 +282,9 @@ impl Core {
                     self.ready.borrow_mut().push(Ready::Main(run));
                 }
                 Message::Task(task) => {
+                    let span = self.traced(task.metadata());
                     self.ready.borrow_mut().push(Ready::Task(task));
+                    trace::woken(span);
                 }
                 Message::Call(call) => {
                     self.ready.borrow_mut().push(Ready::Remote(call));

@@ -47,12 +47,7 @@ const MOST_SHUTDOWN_ROUNDS: usize = 16;
 /// With the panic of `main`, when everything has ended.
 #[track_caller]
 pub fn run<F: Future + 'static>(main: F) -> Result<F::Output, RunError> {
-    let runner = Runner::new()?;
-    let joined = runner.run_task(main);
-    let closed = runner.close();
-    let value = runner.settle(joined?);
-    closed?;
-    value
+    Runner::new()?.run_to_the_end(main)
 }
 
 /// Runs one future after the other on one loop, and ends what they leave behind. Stands for
@@ -160,6 +155,19 @@ impl Runner {
     /// The loop. Stands for `get_loop`.
     pub fn get_loop(&self) -> LoopHandle {
         self.event_loop.handle()
+    }
+
+    /// Runs a main future, closes, and only then resumes its panic if it had one.
+    #[track_caller]
+    pub(crate) fn run_to_the_end<F: Future + 'static>(
+        self,
+        main: F,
+    ) -> Result<F::Output, RunError> {
+        let joined = self.run_task(main);
+        let closed = self.close();
+        let value = self.settle(joined?);
+        closed?;
+        value
     }
 
     #[track_caller]

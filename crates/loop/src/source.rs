@@ -187,6 +187,7 @@ impl LoopHandle {
 
     /// Runs the program's code as the loop does: timed, and with a panic reported and going no further;
     /// `None` says that there was one. For those who write sources.
+    #[inline]
     pub fn call_user<R>(
         &self,
         origin: Origin,
@@ -293,6 +294,18 @@ impl LoopHandle {
         let slots: Slots<SourceSlot> = mem::take(&mut *self.core.sources.borrow_mut());
         drop(slots);
     }
+}
+
+/// How many sources, each with one registration, the loop has for itself: the ear for its signals, which
+/// stays once there was one.
+pub fn own_sources(handle: &LoopHandle) -> usize {
+    #[cfg(all(unix, feature = "signal"))]
+    return usize::from(handle.core.signals.borrow().is_some());
+    #[cfg(not(all(unix, feature = "signal")))]
+    return {
+        let _ = handle;
+        0
+    };
 }
 
 impl Core {

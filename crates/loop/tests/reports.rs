@@ -445,3 +445,21 @@ fn the_builder_sets_the_exception_handler() {
     virtual_loop.run_until_idle();
     assert_eq!(journal.take(), ["panic in a callback"]);
 }
+
+#[test]
+fn an_error_or_panic_of_a_task_that_nobody_awaits_is_one_log_record_with_its_place() {
+    let virtual_loop = VirtualLoop::new();
+    let line = line!() + 1;
+    virtual_loop.spawn(async { Err::<(), _>("Exception time") }).detach();
+    drop(virtual_loop.spawn(async { panic!("nobody awaits this") }));
+    let ((), logged) = capture_logs(|| virtual_loop.run_until_idle());
+    assert_eq!(logged.len(), 2);
+    for (logged, text, line) in
+        [(&logged[0], "Exception time", line), (&logged[1], "nobody awaits this", line + 1)]
+    {
+        assert_eq!((logged.level, logged.target.as_str()), (Level::ERROR, "tulipa"));
+        assert!(logged.message.contains(text), "{logged:?}");
+        let place = format!("reports.rs:{line}:");
+        assert!(logged.fields.iter().any(|field| field.contains(&place)), "{logged:?}");
+    }
+}

@@ -306,10 +306,12 @@ fn a_closed_loop_passes_marks_over() {
     assert_eq!(format!("{wires:?}"), "Wires { marked: 0, .. }");
 }
 
+type Attended = Box<dyn FnMut(&LoopHandle)>;
+
 /// Notes each call, and what it is told to do when it is attended.
 struct Flushed {
     journal: Journal<&'static str>,
-    attended: Option<Box<dyn FnMut(&LoopHandle)>>,
+    attended: Option<Attended>,
 }
 
 impl Source for Flushed {

@@ -19,13 +19,24 @@ const READ_BUFFER: usize = 256 * 1024;
 /// without an allocation, for at most 1 MiB of chunks.
 const MOST_SPARES: usize = 16;
 
+/// What is read into.
+pub(crate) type ReadBuffer = Box<[u8; READ_BUFFER]>;
+
+#[cold]
+fn new_read_buffer() -> ReadBuffer {
+    let buffer = vec![0; READ_BUFFER].into_boxed_slice();
+    buffer.try_into().expect("it has this size")
+}
+
 #[derive(Default)]
 pub(crate) struct Leaf {
     pub(crate) wires: Rc<Wires>,
-    read_buffer: Cell<Vec<u8>>,
+    read_buffer: Cell<Option<ReadBuffer>>,
     chunks: RefCell<Vec<Vec<u8>>>,
     #[expect(clippy::vec_box, reason = "they are boxed where they are used")]
     queues: RefCell<Vec<Box<WriteQueue>>>,
+    /// The one that was given back last.
+    queue: Cell<Option<Box<WriteQueue>>>,
     /// Buffers of the program's, whose destructors are its code.
     discarded: RefCell<Vec<Bytes>>,
     has_discarded: Cell<bool>,
@@ -38,16 +49,15 @@ impl Leaf {
     }
 
     /// The buffer to read into. Whoever takes it gives it back; who comes meanwhile gets one of their own.
-    pub(crate) fn take_read_buffer(&self) -> Vec<u8> {
-        let mut buffer = self.read_buffer.take();
-        if buffer.is_empty() {
-            buffer.resize(READ_BUFFER, 0);
-        }
-        buffer
+    #[inline]
+    pub(crate) fn take_read_buffer(&self) -> ReadBuffer {
+        self.read_buffer.take().unwrap_or_else(new_read_buffer)
     }
 
-    pub(crate) fn give_read_buffer(&self, buffer: Vec<u8>) {
-        self.read_buffer.set(buffer);
+    #[inline]
+    pub(crate) fn give_read_buffer(&self, buffer: ReadBuffer) {
+        let second = self.read_buffer.replace(Some(buffer));
+        drop(second);
     }
 
     pub(crate) fn take_chunk(&self) -> Vec<u8> {
@@ -62,13 +72,29 @@ impl Leaf {
         }
     }
 
+    #[inline]
     pub(crate) fn take_queue(&self) -> Box<WriteQueue> {
+        self.queue.take().unwrap_or_else(|| self.next_queue())
+    }
+
+    #[cold]
+    fn next_queue(&self) -> Box<WriteQueue> {
         self.queues.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes back a queue, with whatever it has.
+    #[inline]
     pub(crate) fn give_queue(&self, mut queue: Box<WriteQueue>) {
-        queue.clear(self);
+        if !queue.is_fresh() {
+            queue.clear(self);
+        }
+        if let Some(second) = self.queue.replace(Some(queue)) {
+            self.keep_queue(second);
+        }
+    }
+
+    #[cold]
+    fn keep_queue(&self, queue: Box<WriteQueue>) {
         let mut queues = self.queues.borrow_mut();
         if queues.len() < MOST_SPARES {
             queues.push(queue);

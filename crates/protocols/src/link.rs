@@ -106,6 +106,21 @@ pub struct SocketLink {
     fd: Rc<OwnedFd>,
 }
 
+impl SocketLink {
+    /// One attempt to read. `None` if it gave nothing: reading again says why.
+    #[inline]
+    pub(crate) fn read_some(&self, buffer: &mut [u8]) -> Option<usize> {
+        let read = rustix::net::recv(&*self.fd, buffer, RecvFlags::empty());
+        read.ok().map(|(count, _)| count).filter(|count| *count > 0)
+    }
+
+    /// One attempt to write. `None` if it took nothing: writing again says why.
+    #[inline]
+    pub(crate) fn write_some(&self, piece: &[u8]) -> Option<usize> {
+        rustix::net::send(&*self.fd, piece, SEND).ok()
+    }
+}
+
 /// How often a call that a signal has interrupted is made again; non-blocking ones hardly ever are.
 const MOST_INTERRUPTS: usize = 16;
 

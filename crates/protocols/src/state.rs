@@ -33,22 +33,23 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tulipa_selector::{Interest, Token};
 
 use crate::driver::Successor;
 use crate::filter::{Filter, Filtered};
 use crate::leaf::Leaf;
 use crate::link::SocketLink;
-use crate::write_queue::{MOST_PIECES, WriteQueue};
-use crate::{Address, Flow, Link};
+use crate::output::WriteBufferLimits;
+use crate::server::ServerState;
+use crate::write_queue::WriteQueue;
+use crate::{Address, Link};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -73,31 +74,6 @@ pub(crate) enum Output {
     Ended,
 }
 
-/// The limits of the write queue, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteBufferLimits {
-    /// At this size or below writing is resumed.
-    pub low: usize,
-    /// Above this size it is paused.
-    pub high: usize,
-}
-
-/// asyncio's: 64 KiB, and a quarter of it.
-pub(crate) const LIMITS: WriteBufferLimits = WriteBufferLimits { low: 16 * 1024, high: 64 * 1024 };
-
-/// A write of this size or more on an empty queue goes to the link at once: copying it would cost as much
-/// as the system call that gathering may save.
-const LARGE: usize = 16 * 1024;
-
-/// How many writes one flush makes: a link that always takes everything must not keep the loop.
-const MOST_WRITES: usize = 16;
-
-/// The one who is told of changes: a server that counts its connections.
-pub(crate) trait Owner {
-    /// The connection has ended and its protocol was told. Gives back whom to wake.
-    fn lost(&self, key: Token) -> Vec<Waker>;
-}
-
 /// Where the link is.
 pub(crate) enum Slot {
     /// A socket, whose operations call nothing of the program's.
@@ -112,10 +88,11 @@ pub(crate) enum Slot {
 pub(crate) struct State {
     pub(crate) leaf: Rc<Leaf>,
     pub(crate) key: Cell<Token>,
-    link: RefCell<Slot>,
-    queue: RefCell<Option<Box<WriteQueue>>>,
-    error: Cell<Option<io::Error>>,
-    limits: Cell<WriteBufferLimits>,
+    pub(crate) link: RefCell<Slot>,
+    pub(crate) queue: Cell<Option<Box<WriteQueue>>>,
+    /// How many bytes are in the queue, which is there only if there are any.
+    pub(crate) queued: Cell<usize>,
+    pub(crate) error: Cell<Option<io::Error>>,
     pub(crate) phase: Cell<Phase>,
     pub(crate) input: Cell<Input>,
     pub(crate) output: Cell<Output>,
@@ -130,17 +107,20 @@ pub(crate) struct State {
     /// Whether anything was read since the driver last looked.
     pub(crate) progress: Cell<bool>,
     /// Whether the driver is to settle.
-    attention: Cell<bool>,
+    pub(crate) attention: Cell<bool>,
     /// Whether the driver is being called and settles anyway.
     pub(crate) dispatching: Cell<bool>,
     /// Whether a flush was asked for.
-    unflushed: Cell<bool>,
+    pub(crate) unflushed: Cell<bool>,
     /// Whether the link takes nothing until its source is writable.
     pub(crate) blocked: Cell<bool>,
+    /// Whether somebody waits for what was written to leave.
+    pub(crate) awaited: Cell<bool>,
     /// What the selector was asked for.
     pub(crate) watched: Cell<Interest>,
-    pub(crate) owner: RefCell<Option<Rc<dyn Owner>>>,
-    extras: RefCell<Option<Box<Extras>>>,
+    /// The server that it came to.
+    pub(crate) server: Cell<Option<Rc<ServerState>>>,
+    pub(crate) extras: RefCell<Option<Box<Extras>>>,
 }
 
 /// What most connections have not.
@@ -152,10 +132,12 @@ pub(crate) struct Extras {
     pub(crate) timeout: Option<Option<Duration>>,
     pub(crate) successor: Option<Box<dyn Successor>>,
     /// What was read and not used, to be delivered before anything else.
-    unread: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
+    /// Other limits than the usual ones.
+    pub(crate) limits: Option<WriteBufferLimits>,
     /// The queue may not grow beyond this.
-    cap: Option<usize>,
-    /// Who waits for the beginning or the end.
+    pub(crate) cap: Option<usize>,
+    /// Who waits for the beginning, the end, or room.
     pub(crate) waiters: Waiters,
     /// Why the connection never came to be, for whoever asked for it.
     pub(crate) failed: Option<io::Error>,
@@ -198,9 +180,9 @@ impl State {
             leaf,
             key: Cell::new(Token::from_bits(u64::MAX)),
             link: RefCell::new(link),
-            queue: RefCell::default(),
+            queue: Cell::default(),
+            queued: Cell::new(0),
             error: Cell::default(),
-            limits: Cell::new(LIMITS),
             phase: Cell::new(phase),
             input: Cell::new(Input::Flowing),
             output: Cell::new(Output::Flowing),
@@ -213,8 +195,9 @@ impl State {
             dispatching: Cell::new(false),
             unflushed: Cell::new(false),
             blocked: Cell::new(false),
+            awaited: Cell::new(false),
             watched: Cell::new(Interest::NONE),
-            owner: RefCell::default(),
+            server: Cell::default(),
             extras: RefCell::default(),
         }
     }
@@ -230,8 +213,9 @@ impl State {
         self.attention.replace(false)
     }
 
+    #[inline]
     pub(crate) fn wants_attention(&self) -> bool {
-        self.attention.get() || self.leaf.has_discarded()
+        self.attention.get()
     }
 
     /// Asks for a mark although attention was asked for before, when the driver's call was too early for it.
@@ -246,6 +230,12 @@ impl State {
 
     pub(crate) fn extras<R: Default>(&self, look: impl FnOnce(&mut Extras) -> R) -> R {
         self.extras.borrow_mut().as_mut().map(|extras| look(extras)).unwrap_or_default()
+    }
+
+    /// Whether the link is a socket, which has no more to it than its descriptor.
+    #[inline]
+    pub(crate) fn is_socket(&self) -> bool {
+        matches!(&*self.link.borrow(), Slot::Socket(_))
     }
 
     /// Does something with the link, with nothing borrowed if it may run the program's code. `None` if
@@ -315,6 +305,16 @@ impl State {
         self.end(Some(error));
     }
 
+    /// Whether the selector is to be asked for something else, at the start of the next turn.
+    ///
+    /// That it tells of input which is known, or not wanted, is borne until it does: a task that is woken
+    /// by input has read it by then, mostly, and nothing has to be changed and changed back.
+    #[inline]
+    pub(crate) fn is_interest_due(&self) -> bool {
+        let (wanted, watched) = (self.interest(), self.watched.get());
+        wanted != watched && (wanted | Interest::READABLE) != watched
+    }
+
     /// What the selector is to be asked for.
     pub(crate) fn interest(&self) -> Interest {
         let (mut read, mut write) = (false, false);
@@ -332,424 +332,6 @@ impl State {
         }
         let read = if read { Interest::READABLE } else { Interest::NONE };
         if write { read | Interest::WRITABLE } else { read }
-    }
-}
-
-/// Input.
-impl State {
-    /// Whether the driver is to call the protocol to read.
-    pub(crate) fn is_to_be_read(&self) -> bool {
-        self.readable.get()
-            && self.input.get() == Input::Flowing
-            && matches!(self.phase.get(), Phase::Open | Phase::Broken)
-    }
-
-    /// Whether there is input that no event tells of.
-    pub(crate) fn has_input(&self) -> bool {
-        let unread = self.extras(|extras| !extras.unread.is_empty());
-        let socket = matches!(&*self.link.borrow(), Slot::Socket(_));
-        unread || (!socket && self.with_link(|link| link.has_input()).unwrap_or(false))
-    }
-
-    /// Puts bytes before all that is still to be read.
-    pub(crate) fn unread(&self, leftover: &[u8]) {
-        if !leftover.is_empty() {
-            self.with_extras(|extras| {
-                extras.unread.splice(0..0, leftover.iter().copied());
-            });
-            if self.input.get() == Input::Ended {
-                // The link says again that it has ended.
-                self.input.set(Input::Flowing);
-            }
-            self.readable.set(true);
-            self.attend();
-        }
-    }
-
-    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.phase.get() {
-            Phase::Open | Phase::Broken => {}
-            Phase::Opening => return Err(io::ErrorKind::WouldBlock.into()),
-            Phase::Closing | Phase::Ended => return Err(closed("read")),
-        }
-        if buffer.is_empty() || self.input.get() == Input::Ended {
-            return Ok(0);
-        }
-        if !self.readable.get() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let result = self.read_into(buffer);
-        if !self.dispatching.get() && self.interest() != self.watched.get() {
-            self.attend();
-        }
-        result
-    }
-
-    fn read_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.take_unread(buffer);
-        if count > 0 {
-            self.progress.set(true);
-            return Ok(count);
-        }
-        let Some(read) = self.with_link(|link| link.read(buffer)) else {
-            return Err(io::ErrorKind::WouldBlock.into());
-        };
-        match read {
-            Ok(0) => {
-                self.input.set(Input::Ended);
-                self.readable.set(false);
-                self.attend();
-                Ok(0)
-            }
-            Ok(count) => {
-                self.progress.set(true);
-                // A socket that gives less than it could has no more.
-                if count < buffer.len() && !self.has_input() {
-                    self.readable.set(false);
-                }
-                self.want_flush();
-                Ok(count)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable.set(false);
-                self.want_flush();
-                Err(error)
-            }
-            Err(error) => {
-                self.readable.set(false);
-                let copy = share(&error);
-                self.fail(error);
-                Err(copy)
-            }
-        }
-    }
-
-    fn take_unread(&self, buffer: &mut [u8]) -> usize {
-        if self.extras.borrow().is_none() {
-            return 0;
-        }
-        self.extras(|extras| {
-            let count = extras.unread.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&extras.unread[..count]);
-            extras.unread.drain(..count);
-            if extras.unread.is_empty() {
-                extras.unread = Vec::new();
-            }
-            count
-        })
-    }
-
-    /// A filter that was only read from may have answers to send.
-    fn want_flush(&self) {
-        let socket = matches!(&*self.link.borrow(), Slot::Socket(_));
-        if !socket && self.held_back() > 0 && !self.watched.get().is_writable() {
-            self.attend();
-        }
-    }
-}
-
-/// Output.
-impl State {
-    pub(crate) fn limits(&self) -> WriteBufferLimits {
-        self.limits.get()
-    }
-
-    pub(crate) fn set_limits(&self, limits: WriteBufferLimits) {
-        self.limits.set(limits);
-        self.attend();
-    }
-
-    pub(crate) fn set_cap(&self, cap: Option<usize>) {
-        self.with_extras(|extras| extras.cap = cap);
-    }
-
-    /// What waits to be written, in bytes.
-    pub(crate) fn buffered(&self) -> usize {
-        if matches!(self.phase.get(), Phase::Ended | Phase::Broken) {
-            return 0;
-        }
-        let queued = self.queue.borrow().as_ref().map_or(0, |queue| queue.size());
-        queued + self.held_back()
-    }
-
-    fn held_back(&self) -> usize {
-        match &*self.link.borrow() {
-            Slot::Any(_) => {}
-            _ => return 0,
-        }
-        self.with_link(|link| link.held_back()).unwrap_or(0)
-    }
-
-    fn has_output(&self) -> bool {
-        self.queue.borrow().is_some() || self.held_back() > 0
-    }
-
-    fn flow(&self) -> Flow {
-        if self.buffered() > self.limits.get().high { Flow::Full } else { Flow::Ready }
-    }
-
-    fn accepts_writes(&self) -> bool {
-        matches!(self.phase.get(), Phase::Opening | Phase::Open)
-            && self.output.get() == Output::Flowing
-    }
-
-    pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> Flow {
-        if !self.accepts_writes() {
-            return Flow::Closed;
-        }
-        let total = pieces.iter().map(|piece| piece.len()).sum::<usize>();
-        if total == 0 {
-            return self.flow();
-        }
-        let mut written = 0;
-        if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
-            match self.write_now(pieces, total) {
-                Some(count) => written = count,
-                None => return Flow::Closed,
-            }
-            self.blocked.set(written < total);
-        }
-        if written < total {
-            self.append(|queue, leaf| {
-                let mut skip = written;
-                for piece in pieces {
-                    let skipped = skip.min(piece.len());
-                    skip -= skipped;
-                    queue.append(&piece[skipped..], leaf);
-                }
-            });
-        }
-        self.after_write()
-    }
-
-    pub(crate) fn write_bytes(&self, mut data: Bytes) -> Flow {
-        if !self.accepts_writes() {
-            self.discard(data);
-            return Flow::Closed;
-        }
-        let total = data.len();
-        if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
-            let Some(count) = self.write_now(&[IoSlice::new(&data)], total) else {
-                self.discard(data);
-                return Flow::Closed;
-            };
-            self.blocked.set(count < total);
-            let written = data.split_to(count);
-            self.discard(written);
-        }
-        if data.is_empty() {
-            self.discard(data);
-            return self.flow();
-        }
-        self.append(|queue, leaf| queue.append_bytes(data, leaf));
-        self.after_write()
-    }
-
-    fn discard(&self, data: Bytes) {
-        self.leaf.discard(data);
-        self.attend();
-    }
-
-    /// The one way into the queue.
-    fn append(&self, put: impl FnOnce(&mut WriteQueue, &Leaf)) {
-        let mut queue = self.queue.borrow_mut();
-        put(queue.get_or_insert_with(|| self.leaf.take_queue()), &self.leaf);
-    }
-
-    /// One attempt to write to the link, the queue being empty. `None` if writing has failed.
-    fn write_now(&self, pieces: &[IoSlice<'_>], total: usize) -> Option<usize> {
-        let mut rest = pieces;
-        let mut few = [IoSlice::new(&[]); MOST_PIECES];
-        if pieces.len() > MOST_PIECES {
-            // The rest comes by the queue. Empty ones alone would look like a write that failed.
-            let full = pieces.iter().filter(|piece| !piece.is_empty());
-            let count = few.iter_mut().zip(full).map(|(place, piece)| *place = *piece).count();
-            rest = &few[..count];
-        }
-        match self.with_link(|link| link.write(rest)) {
-            None => (self.phase.get() == Phase::Open).then_some(0),
-            Some(Ok(0)) => self.broken(io::ErrorKind::WriteZero.into()),
-            Some(Ok(count)) => {
-                debug_assert!(count <= total, "no more can be written than is there");
-                Some(count.min(total))
-            }
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
-            Some(Err(error)) => self.broken(error),
-        }
-    }
-
-    fn after_write(&self) -> Flow {
-        let size = self.buffered();
-        let over = |cap: usize| size > cap;
-        if self.extras.borrow().as_ref().and_then(|extras| extras.cap).is_some_and(over) {
-            let error =
-                format!("{size} bytes wait to be written, more than the connection may keep");
-            self.fail(io::Error::other(error));
-            return Flow::Closed;
-        }
-        if size > self.limits.get().high {
-            self.flush();
-            if !self.accepts_writes() {
-                return Flow::Closed;
-            }
-            if self.flow() == Flow::Full {
-                self.attend();
-                return Flow::Full;
-            }
-        } else if self.blocked.get() {
-            if !self.watched.get().is_writable() {
-                self.attend();
-            }
-        } else if size > 0 && !self.unflushed.replace(true) && !self.dispatching.get() {
-            self.leaf.wires.mark_flush(self.key.get());
-        }
-        Flow::Ready
-    }
-
-    /// Flushes if that was asked for.
-    #[inline]
-    pub(crate) fn flush_if_asked(&self) {
-        if self.unflushed.get() {
-            self.flush();
-        }
-    }
-
-    /// The one way out of the queue: writes what the link takes.
-    pub(crate) fn flush(&self) {
-        self.unflushed.set(false);
-        if self.blocked.get() || !matches!(self.phase.get(), Phase::Open | Phase::Closing) {
-            return;
-        }
-        let before = self.buffered();
-        // Out of its cell: what a link's code writes meanwhile comes behind it.
-        let queue = self.queue.borrow_mut().take();
-        let (queue, result) = match queue {
-            Some(queue) => self.flush_queue(queue),
-            None => (None, Ok(())),
-        };
-        let left = queue.is_some();
-        self.put_back(queue);
-        let result = result.and_then(|()| self.flush_link());
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked.set(true),
-            Err(error) => {
-                let _ = self.broken::<()>(error);
-            }
-            Ok(()) => {}
-        }
-        let ending = self.phase.get() == Phase::Closing || self.output.get() == Output::Ending;
-        let told = before > 0 && (!left && ending || self.passed_low(before));
-        // A driver that is being called looks at the interest itself.
-        let unwatched = !self.dispatching.get() && self.interest() != self.watched.get();
-        let discarded = !self.dispatching.get() && self.leaf.has_discarded();
-        if told || (left && !self.blocked.get()) || unwatched || discarded {
-            self.attend();
-        }
-    }
-
-    /// Whether a flush of what was so large has brought it down to the low limit.
-    fn passed_low(&self, before: usize) -> bool {
-        let low = self.limits.get().low;
-        before > low && self.buffered() <= low
-    }
-
-    fn flush_queue(&self, mut queue: Box<WriteQueue>) -> (Option<Box<WriteQueue>>, io::Result<()>) {
-        for _ in 0..MOST_WRITES {
-            let mut pieces = [IoSlice::new(&[]); MOST_PIECES];
-            let (count, bytes) = queue.pieces(&mut pieces);
-            let written = match self.with_link(|link| link.write(&pieces[..count])) {
-                None => return (Some(queue), Ok(())),
-                Some(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
-                Some(written) => written,
-            };
-            match written {
-                Ok(written) => {
-                    queue.advance(written, &self.leaf);
-                    if queue.size() == 0 {
-                        self.leaf.give_queue(queue);
-                        return (None, Ok(()));
-                    }
-                    if written < bytes {
-                        self.blocked.set(true);
-                        break;
-                    }
-                }
-                Err(error) => return (Some(queue), Err(error)),
-            }
-        }
-        (Some(queue), Ok(()))
-    }
-
-    /// Puts back what was not written, in front of what was added meanwhile.
-    fn put_back(&self, queue: Option<Box<WriteQueue>>) {
-        let Some(mut queue) = queue else { return };
-        let mut slot = self.queue.borrow_mut();
-        if let Some(newer) = slot.take() {
-            queue.append_queue(*newer, &self.leaf);
-        }
-        *slot = Some(queue);
-    }
-
-    fn flush_link(&self) -> io::Result<()> {
-        if matches!(&*self.link.borrow(), Slot::Socket(_)) {
-            return Ok(());
-        }
-        self.with_link(|link| link.flush()).unwrap_or(Ok(()))
-    }
-
-    /// Writing has failed. What has come is still delivered, then the connection ends with the error.
-    fn broken<T>(&self, error: io::Error) -> Option<T> {
-        match self.phase.get() {
-            Phase::Open => {
-                self.phase.set(Phase::Broken);
-                self.error.set(Some(error));
-                if self.input.get() == Input::Flowing {
-                    self.readable.set(true);
-                }
-                self.attend();
-            }
-            _ => self.fail(error),
-        }
-        None
-    }
-
-    /// Gives the queue's memory back; called by the driver at the end.
-    pub(crate) fn clear_queue(&self) {
-        let queue = self.queue.borrow_mut().take();
-        if let Some(queue) = queue {
-            self.leaf.give_queue(queue);
-        }
-    }
-
-    pub(crate) fn write_eof(&self) {
-        if self.accepts_writes() {
-            self.output.set(Output::Ending);
-            self.attend();
-        }
-    }
-
-    pub(crate) fn close(&self) {
-        match self.phase.get() {
-            Phase::Opening if self.buffered() > 0 => {
-                let error = "closed during the handshake, before what was written could be sent";
-                self.fail(io::Error::new(io::ErrorKind::ConnectionAborted, error));
-            }
-            Phase::Opening => self.end(None),
-            Phase::Open => {
-                self.phase.set(Phase::Closing);
-                self.attend();
-            }
-            // Who closes wants no more data either.
-            Phase::Broken => self.end(None),
-            Phase::Closing | Phase::Ended => {}
-        }
-    }
-
-    pub(crate) fn reset(&self) {
-        if self.phase.get() != Phase::Ended {
-            self.with_link(|link| link.reset());
-            self.end(None);
-        }
     }
 }
 
@@ -773,7 +355,9 @@ impl State {
                 self.phase.set(Phase::Open);
                 self.opened.set(true);
                 if self.has_input() {
+                    // What came with the handshake is told by no event.
                     self.readable.set(true);
+                    self.attend();
                 }
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -783,7 +367,7 @@ impl State {
     }
 
     fn finish_output(&self) {
-        if self.queue.borrow().is_some() {
+        if self.queued.get() > 0 {
             return;
         }
         match self.phase.get() {
@@ -811,7 +395,7 @@ impl State {
 
     /// All is written. A link with a goodbye of its own says it, and that has to be sent too.
     fn say_goodbye(&self) {
-        if matches!(&*self.link.borrow(), Slot::Socket(_)) {
+        if self.is_socket() {
             return self.end(None);
         }
         if self.output.get() != Output::Ended {
@@ -849,8 +433,8 @@ impl State {
         };
         // What was written in clear goes out in clear, before anything of the filter's.
         let mut queued = Vec::new();
-        let queue = self.queue.borrow_mut().take();
-        if let Some(queue) = queue {
+        self.queued.set(0);
+        if let Some(queue) = self.queue.take() {
             queue.copy_to(&mut queued);
             self.leaf.give_queue(queue);
         }

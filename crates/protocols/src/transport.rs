@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::driver::successor;
-use crate::state::{Input, Phase, State, WriteBufferLimits, closed};
+use crate::leaf::{Leaf, ReadBuffer};
+use crate::output::WriteBufferLimits;
+use crate::state::{Input, Phase, State, closed};
 use crate::{Address, Filter, Protocol};
 
 /// What a write says of the flow. It may be ignored: a protocol is told by
@@ -63,7 +65,7 @@ pub struct Transport {
 impl Transport {
     /// Writes bytes: sends or queues them, and returns at once. Stands for `write`.
     pub fn write(&self, data: &[u8]) -> Flow {
-        self.state.write(&[IoSlice::new(data)])
+        self.state.write_piece(data)
     }
 
     /// Writes several pieces, any number of them, as one. Stands for `writelines`.
@@ -177,9 +179,10 @@ impl Transport {
     pub fn read_with<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let leaf = &*self.state.leaf;
         // Given back also if `take` panics.
-        let mut buffer = ReadBuffer { leaf, buffer: leaf.take_read_buffer() };
-        match self.try_read(&mut buffer.buffer) {
-            Ok(count) if count > 0 => Some(take(&buffer.buffer[..count])),
+        let mut lent = Lent { leaf, buffer: Some(leaf.take_read_buffer()) };
+        let buffer = lent.buffer.as_mut()?;
+        match self.state.try_read(&mut buffer[..]) {
+            Ok(count) if count > 0 => Some(take(&buffer[..count])),
             _ => None,
         }
     }
@@ -257,33 +260,6 @@ impl Transport {
         Ok(f(std::os::fd::AsFd::as_fd(&copied)))
     }
 
-    /// Whether small writes leave at once (`TCP_NODELAY`), as they do at first for TCP.
-    ///
-    /// # Errors
-    /// As [`with_fd`](Self::with_fd), and what the operating system says.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.option(|socket| socket.set_tcp_nodelay(nodelay))
-    }
-
-    /// Whether the operating system probes an idle peer (`SO_KEEPALIVE`), and after which time it begins to.
-    ///
-    /// # Errors
-    /// As [`with_fd`](Self::with_fd), and what the operating system says.
-    pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
-        self.option(|socket| match idle {
-            Some(idle) => socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle)),
-            None => socket.set_keepalive(false),
-        })
-    }
-
-    fn option(&self, set: impl FnOnce(socket2::SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
-        let done = self.state.with_link(|link| {
-            let fd = link.fd().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-            set(socket2::SockRef::from(&fd))
-        });
-        done.unwrap_or_else(|| Err(closed("set an option")))
-    }
-
     /// What is known of the connection by name: `peername` and `sockname` (an [`Address`]), and what
     /// filters tell. Stands for `get_extra_info`.
     pub fn get_extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
@@ -296,14 +272,17 @@ impl Transport {
 }
 
 /// The loop's read buffer, on loan.
-struct ReadBuffer<'a> {
-    leaf: &'a crate::leaf::Leaf,
-    buffer: Vec<u8>,
+struct Lent<'a> {
+    leaf: &'a Leaf,
+    buffer: Option<ReadBuffer>,
 }
 
-impl Drop for ReadBuffer<'_> {
+impl Drop for Lent<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.leaf.give_read_buffer(std::mem::take(&mut self.buffer));
+        if let Some(buffer) = self.buffer.take() {
+            self.leaf.give_read_buffer(buffer);
+        }
     }
 }
 

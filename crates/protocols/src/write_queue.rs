@@ -6,9 +6,11 @@
 //! The trick: a queue of chunks. Small pieces are copied to the end of the last chunk while it has room;
 //! [`Bytes`] of some size become chunks of their own. The size is kept, the position is one number for
 //! the first chunk. An idle transport has no queue: it takes one, with its memory, from the loop's
-//! spares when it has something to keep, and gives it back when that is gone.
+//! spares when it has something to keep, and gives it back when that is gone. The first chunk of copied
+//! pieces, `head`, stays with its queue, so that an answer of a line costs a copy and nothing else.
 //!
-//! Invariant: `size` is the sum of the chunks' lengths less `sent`, and no chunk is empty.
+//! Invariant: `size` is the sum of the chunks' lengths less `sent`; no chunk behind the head is empty;
+//! the head, if it is not empty, comes first.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -30,7 +32,8 @@ pub(crate) const MOST_PIECES: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct WriteQueue {
-    chunks: VecDeque<Chunk>,
+    head: Vec<u8>,
+    more: VecDeque<Chunk>,
     /// How much of the first chunk is written already.
     sent: usize,
     size: usize,
@@ -51,24 +54,40 @@ impl Chunk {
 }
 
 impl WriteQueue {
+    #[inline]
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
     /// Adds a piece at the end.
-    pub(crate) fn append(&mut self, mut data: &[u8], leaf: &Leaf) {
+    #[inline]
+    pub(crate) fn append(&mut self, data: &[u8], leaf: &Leaf) {
         self.size += data.len();
+        if self.more.is_empty() && self.head.len() + data.len() <= CHUNK {
+            self.head.extend_from_slice(data);
+        } else {
+            self.append_more(data, leaf);
+        }
+    }
+
+    #[inline(never)]
+    fn append_more(&mut self, mut data: &[u8], leaf: &Leaf) {
+        if self.more.is_empty() {
+            let (now, later) = data.split_at(CHUNK - self.head.len());
+            self.head.extend_from_slice(now);
+            data = later;
+        }
         while !data.is_empty() {
-            let room = match self.chunks.back() {
+            let room = match self.more.back() {
                 Some(Chunk::Copied(last)) => CHUNK.saturating_sub(last.len()),
                 _ => 0,
             };
             if room == 0 {
-                self.chunks.push_back(Chunk::Copied(leaf.take_chunk()));
+                self.more.push_back(Chunk::Copied(leaf.take_chunk()));
                 continue;
             }
             let (now, later) = data.split_at(room.min(data.len()));
-            if let Some(Chunk::Copied(last)) = self.chunks.back_mut() {
+            if let Some(Chunk::Copied(last)) = self.more.back_mut() {
                 let size = last.len() + now.len();
                 if size > last.capacity() {
                     // Doubling, but not beyond what the spares take back.
@@ -88,28 +107,40 @@ impl WriteQueue {
             leaf.discard(data);
         } else {
             self.size += data.len();
-            self.chunks.push_back(Chunk::Shared(data));
+            self.more.push_back(Chunk::Shared(data));
         }
     }
 
     /// Adds all of another queue at the end.
     pub(crate) fn append_queue(&mut self, mut other: WriteQueue, leaf: &Leaf) {
-        if other.sent > 0 {
-            let Some(first) = other.chunks.pop_front() else { return };
-            self.append(&first.bytes()[other.sent..], leaf);
+        if !other.head.is_empty() {
+            self.append(&other.head[other.sent..], leaf);
+            other.sent = 0;
+        }
+        if let Some(first) = other.more.pop_front() {
+            let rest = &first.bytes()[other.sent..];
+            self.append(rest, leaf);
             leaf.put_chunk(first);
         }
-        for chunk in other.chunks.drain(..) {
+        for chunk in other.more.drain(..) {
             self.size += chunk.bytes().len();
-            self.chunks.push_back(chunk);
+            self.more.push_back(chunk);
         }
+    }
+
+    /// All of it, if it is in one piece.
+    #[inline]
+    pub(crate) fn only_piece(&self) -> Option<&[u8]> {
+        self.more.is_empty().then(|| &self.head[self.sent..])
     }
 
     /// Fills `pieces` with what comes first, and says how many of them and how many bytes.
     pub(crate) fn pieces<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> (usize, usize) {
         let (mut count, mut bytes, mut skip) = (0, 0, self.sent);
-        for (piece, chunk) in pieces.iter_mut().zip(&self.chunks) {
-            let rest = &chunk.bytes()[skip..];
+        let head = Some(&self.head[..]).filter(|head| !head.is_empty());
+        let chunks = head.into_iter().chain(self.more.iter().map(Chunk::bytes));
+        for (piece, chunk) in pieces.iter_mut().zip(chunks) {
+            let rest = &chunk[skip..];
             *piece = IoSlice::new(rest);
             (count, bytes, skip) = (count + 1, bytes + rest.len(), 0);
         }
@@ -117,17 +148,25 @@ impl WriteQueue {
     }
 
     /// Takes so many bytes, which were written, off the front.
+    #[inline]
     pub(crate) fn advance(&mut self, count: usize, leaf: &Leaf) {
         debug_assert!(count <= self.size, "no more can be written than is there");
         self.size -= count;
         self.sent += count;
-        while let Some(first) = self.chunks.front() {
+        if !self.head.is_empty() {
+            if self.sent < self.head.len() {
+                return;
+            }
+            self.sent -= self.head.len();
+            self.head.clear();
+        }
+        while let Some(first) = self.more.front() {
             let len = first.bytes().len();
             if self.sent < len {
                 return;
             }
             self.sent -= len;
-            let written = self.chunks.pop_front().map(|chunk| leaf.put_chunk(chunk));
+            let written = self.more.pop_front().map(|chunk| leaf.put_chunk(chunk));
             debug_assert!(written.is_some());
         }
     }
@@ -135,17 +174,33 @@ impl WriteQueue {
     /// Copies all of it to a vector, for a link that takes over what was queued.
     pub(crate) fn copy_to(&self, out: &mut Vec<u8>) {
         let mut skip = self.sent;
-        for chunk in &self.chunks {
+        if !self.head.is_empty() {
+            out.extend_from_slice(&self.head[skip..]);
+            skip = 0;
+        }
+        for chunk in &self.more {
             out.extend_from_slice(&chunk.bytes()[skip..]);
             skip = 0;
         }
     }
 
-    /// Gives back its memory: chunks go to the loop's spares.
+    /// Whether it is as good as new: empty, and not large.
+    #[inline]
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.size == 0 && self.more.capacity() <= MOST_PIECES && self.head.is_empty()
+    }
+
+    /// Empties it, for the next one who needs a queue.
     pub(crate) fn clear(&mut self, leaf: &Leaf) {
-        // Not drained by value: the table's memory is kept with the queue.
-        while let Some(chunk) = self.chunks.pop_front() {
-            leaf.put_chunk(chunk);
+        self.head.clear();
+        if self.size > 0 {
+            for chunk in self.more.drain(..) {
+                leaf.put_chunk(chunk);
+            }
+        }
+        if self.more.capacity() > MOST_PIECES {
+            // One that was very long is not kept.
+            self.more = VecDeque::new();
         }
         (self.sent, self.size) = (0, 0);
     }

@@ -211,6 +211,11 @@ impl VirtualHandle {
         self.holder().hold()
     }
 
+    /// Whether somebody has a hold.
+    pub fn is_held(&self) -> bool {
+        self.world.bell.lock().holds > 0
+    }
+
     /// Makes holds in any thread.
     pub fn holder(&self) -> Holder {
         Holder { bell: self.world.bell.clone() }
@@ -227,6 +232,12 @@ impl Drop for Hold {
 impl Bell {
     fn lock(&self) -> MutexGuard<'_, BellState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody rang since the last look, and whether there is a hold.
+    fn look(&self) -> (bool, bool) {
+        let mut state = self.lock();
+        (std::mem::take(&mut state.rung), state.holds > 0)
     }
 
     /// Blocks while there is a hold and nobody rings. Returns whether somebody rang.
@@ -330,7 +341,11 @@ impl World {
             if awake || !events.is_empty() {
                 return Ok(());
             }
-            let held = self.bell.lock().holds > 0;
+            // At one look: who ends a hold rings before it, and what it has to say must not be jumped over.
+            let (rung, held) = self.bell.look();
+            if rung {
+                return Ok(());
+            }
             let over = deadline.is_some_and(|deadline| deadline <= self.state.borrow().now);
             if held && !over {
                 awake = self.bell.wait();

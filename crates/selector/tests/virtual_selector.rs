@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{behaviours, notices};
 use tulipa_selector::{
-    Events, Interest, Readiness, Registration, Selector, Source, Timeout, VirtualHandle, VirtualId,
-    VirtualSelector,
+    Events, Hold, Interest, Readiness, Registration, Selector, Source, Timeout, VirtualHandle,
+    VirtualId, VirtualSelector,
 };
 
 behaviours_of_every_selector!(contract for crate::common::Virtual);
@@ -414,4 +414,30 @@ fn two_worlds_have_clocks_of_their_own() {
     let before = two.selector.now();
     one.world.advance(SECOND);
     assert_eq!(two.selector.now(), before);
+}
+
+#[test]
+fn the_clock_does_not_jump_over_a_notification_that_came_before_the_hold_ended() {
+    let rounds = if cfg!(miri) { 20 } else { 10_000 };
+    let selector = VirtualSelector::new();
+    let world = selector.handle();
+    world.set_autojump(true);
+    let (sender, holds) = mpsc::channel();
+    let notifier = selector.notifier();
+    let worker = thread::spawn(move || {
+        for hold in holds {
+            notifier.notify().unwrap();
+            drop::<Hold>(hold);
+        }
+    });
+    let mut events = Events::new();
+    for _ in 0..rounds {
+        let before = selector.now();
+        sender.send(world.hold()).unwrap();
+        selector.select(&mut events, Timeout::from(before + SECOND)).unwrap();
+        assert!(events.is_notified());
+        assert_eq!(selector.now(), before);
+    }
+    drop(sender);
+    worker.join().unwrap();
 }

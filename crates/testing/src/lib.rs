@@ -1,4 +1,21 @@
-//! Tests for programs on an event loop: a [`VirtualLoop`] runs them in virtual time.
+//! Tests for programs on an event loop.
+//!
+//! A [`TestRunner`] runs one test on a loop of its own, in real or in virtual time, and finds what the test
+//! leaves behind; `#[tulipa::test]` of the crate `tulipa` is the short way to write that.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tulipa_loop::{sleep, timeout};
+//! use tulipa_testing::{Clock, TestRunner, elapsed};
+//!
+//! TestRunner::new().clock(Clock::Autojump).run(async {
+//!     let answer = timeout(Duration::from_secs(30), sleep(Duration::from_secs(60))).await;
+//!     assert!(answer.is_err());
+//!     assert_eq!(elapsed(), Duration::from_secs(30)); // of virtual time: it took microseconds
+//! });
+//! ```
+//!
+//! A [`VirtualLoop`] is the loop alone, for tests that look at it from outside.
 //!
 //! ```
 //! use std::cell::Cell;
@@ -14,22 +31,43 @@
 //! });
 //! virtual_loop.advance(Duration::from_secs(3599));
 //! assert!(!fired.get());
-//! virtual_loop.advance(Duration::from_secs(1)); // takes microseconds
+//! virtual_loop.advance(Duration::from_secs(1));
 //! assert!(fired.get());
 //! ```
 //!
 //! # Limits
-//! A `VirtualLoop` has no descriptors: readers and transports over sockets need a real loop.
+//! Virtual time has no descriptors: readers and transports over sockets need a real clock.
+//!
+//! # Map
+//! | module | what is in it |
+//! |---|---|
+//! | `test_runner` | [`TestRunner`], [`Clock`]: what fails a test |
+//! | `clock` | [`advance()`], [`elapsed`], [`world`]: for use inside of a test |
+//! | `stage` | the loop of a test, and how it is driven |
+//! | `leaks` | what is pending on a loop, in words |
+//! | `virtual_loop` | [`VirtualLoop`] |
 
 #![forbid(unsafe_code)]
 
+mod clock;
+mod leaks;
+mod stage;
+mod test_runner;
 #[cfg(unix)]
 mod transport;
 mod virtual_loop;
 
+pub use clock::{Advance, advance, elapsed, world};
+pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
 #[cfg(unix)]
 pub use transport::{
     Call, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
     check_transport,
 };
 pub use virtual_loop::VirtualLoop;
+
+/// For `#[tulipa::test]`. Not part of the interface: it changes with any version.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::{Clock, TestRunner};
+}

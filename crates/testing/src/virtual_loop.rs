@@ -22,7 +22,7 @@ pub struct VirtualLoop {
 
 /// A program that is still at work after so many turns at one instant will never be idle: more than
 /// any test schedules, and below a second.
-const MOST_TURNS_AT_ONE_INSTANT: usize = 1_000_000;
+pub(crate) const MOST_TURNS_AT_ONE_INSTANT: usize = 1_000_000;
 
 impl VirtualLoop {
     /// A loop at the time zero.
@@ -105,7 +105,8 @@ impl VirtualLoop {
         self.event_loop.run_until_complete(future)
     }
 
-    fn next_event(&self) -> Option<Instant> {
+    /// When the next timer or entry of the script is due.
+    pub(crate) fn next_event(&self) -> Option<Instant> {
         let candidates = [self.event_loop.next_deadline(), self.world.next_scripted()];
         candidates.into_iter().flatten().min()
     }

@@ -10,38 +10,42 @@
 //!     what.len()
 //! }
 //!
-//! let letters = tulipa::run(async {
+//! #[tulipa::main]
+//! async fn main() -> Result<(), JoinError> {
 //!     let hello = spawn(say_after(Duration::from_millis(1), "hello"));
 //!     let world = spawn(say_after(Duration::from_millis(2), "world"));
-//!     Ok::<_, JoinError>(hello.await? + world.await?)
-//! })??;
-//! assert_eq!(letters, 10);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//!     assert_eq!(hello.await? + world.await?, 10);
+//!     Ok(())
+//! }
 //! ```
 //!
-//! Futures need not be `Send`: everything runs on the thread that calls [`run()`]. Whoever knows asyncio
+//! The attribute `main` is short for a call of [`run()`] with a future. Futures need not be `Send`: everything
+//! runs on the thread that calls it. Whoever knows asyncio
 //! finds its names; where something is different, its documentation says so.
 //!
 //! # Limits
 //! A loop lives on one thread, and one loop runs on a thread at a time. Several cores take several loops,
-//! which talk through [`Remote`]. There are no sockets yet beyond [`AsyncFd`].
+//! which talk through [`Remote`]. Transports and protocols are for unix. Streams and TLS are not there yet.
 //!
 //! # Features
-//! None is on by default.
+//! `macros` is on by default.
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `macros` | the attribute `main` |
 //! | `signal` | signal handlers, `ctrl_c`, signals as a stream, on unix; [`run()`] listens to Ctrl-C |
-//! | `testing` | the module `testing`: loops in virtual time |
+//! | `testing` | the attribute `test`, and the module `testing`: loops in virtual time |
 //! | `full` | all of these |
 //!
 //! # Map
 //! | where | what is in it | crate |
 //! |---|---|---|
 //! | here | [`run()`], [`EventLoop`], [`spawn`], [`sleep()`], [`timeout()`], [`task_group`], … | `tulipa-loop` |
+//! | here, on unix | `Protocol`, `Transport`, `create_connection`, `create_server`, … | `tulipa-protocols` |
 //! | [`sync`] | locks, semaphores, barriers, queues | `tulipa-sync` |
 //! | [`selector`] | what waits for readiness, and is the clock | `tulipa-selector` |
-//! | `testing` | loops in virtual time | `tulipa-testing` |
+//! | `testing` | tests with a loop of their own, and loops in virtual time | `tulipa-testing` |
+//! | `main`, `test` | the attributes | `tulipa-macros` |
 //!
 //! This crate has no code of its own: its items are those of the crates below it.
 
@@ -50,6 +54,15 @@
 
 #[doc(inline)]
 pub use tulipa_loop::*;
+#[cfg(feature = "macros")]
+#[cfg_attr(docsrs, doc(cfg(feature = "macros")))]
+pub use tulipa_macros::main;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub use tulipa_macros::test;
+#[cfg(unix)]
+#[doc(inline)]
+pub use tulipa_protocols::*;
 #[doc(inline)]
 pub use tulipa_selector as selector;
 #[doc(inline)]
@@ -58,3 +71,12 @@ pub use tulipa_sync as sync;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 #[doc(inline)]
 pub use tulipa_testing as testing;
+
+/// What the attributes call. Not part of the interface: it changes with any version.
+#[doc(hidden)]
+pub mod __private {
+    #[cfg(feature = "macros")]
+    pub use tulipa_loop::__private::{Exit, Program};
+    #[cfg(feature = "testing")]
+    pub use tulipa_testing::__private::{Clock, TestRunner};
+}

@@ -13,6 +13,7 @@ use crate::LoopHandle;
 use crate::context::{self, Context as Inherited};
 use crate::core::Core;
 use crate::report::{ErrorContext, Failure, Origin};
+use crate::trace;
 
 /// How often a closing loop collects tasks. One round is enough unless another thread is in the middle
 /// of a wake, or destructors wake what was collected already; a thread that does not get to run for
@@ -63,6 +64,8 @@ impl<F: Future> Future for Body<F> {
                     }
                 }
             }
+        } else if core.debug() {
+            handle.warn_never_polled(key);
         }
         // The future is dropped here, while the task still counts as running, and not by async-task,
         // which aborts the process when a destructor panics.
@@ -80,6 +83,10 @@ impl<F: Future> Future for Body<F> {
             Err(_) => TaskStatus::Cancelled,
         };
         let detached = core.tasks.borrow_mut().end(key, status);
+        if core.is_watched() {
+            let task = TaskRef::new(handle.clone(), key);
+            core.instrument(handle, |instrument| instrument.task_ended(&task, status));
+        }
         if detached {
             match ended {
                 Err(JoinError::Panicked(payload)) => {
@@ -94,13 +101,25 @@ impl<F: Future> Future for Body<F> {
 }
 
 impl LoopHandle {
+    /// Says that a task ends without having begun, if that is so. Stands for "coroutine was never awaited".
+    #[cold]
+    fn warn_never_polled(&self, key: Token) {
+        // The first poll that was pending has left a waker.
+        if self.core.tasks.borrow().waker(key).is_none() {
+            let task = TaskRef::new(self.clone(), key);
+            self.core.release(self, || {
+                tracing::warn!(target: "tulipa", "{task:?} was never polled");
+            });
+        }
+    }
+
     /// One step of a task.
     pub(crate) fn run_task(&self, task: TaskRunnable) {
         let core = &self.core;
         let key = task.metadata().0;
         let outer = core.current_task.replace(Some(key));
-        if core.has_contexts.get() || context::is_active() {
-            self.run_in_context(key, task);
+        if core.dressed.get() || context::is_active() {
+            self.run_dressed(key, task);
         } else {
             task.run();
             if context::is_active() {
@@ -112,11 +131,17 @@ impl LoopHandle {
     }
 
     #[cold]
-    fn run_in_context(&self, key: Token, task: TaskRunnable) {
-        let inherited = self.core.tasks.borrow().context(key);
+    fn run_dressed(&self, key: Token, task: TaskRunnable) {
+        let tasks = self.core.tasks.borrow();
+        let (inherited, span) = (tasks.context(key), tasks.span(key));
+        drop(tasks);
         let outer = context::swap(inherited);
-        task.run();
+        trace::inside(span.as_deref(), || {
+            task.run();
+        });
         self.keep_context(key, outer);
+        // The table has another share of the span.
+        drop(span);
     }
 
     /// Puts the context that a step has left away for the next one.
@@ -128,7 +153,7 @@ impl LoopHandle {
         let unneeded = if left.is_same(&known) {
             left
         } else {
-            core.has_contexts.set(true);
+            core.dressed.set(true);
             core.tasks.borrow_mut().set_context(key, left)
         };
         // The last share of a value may go with it.
@@ -150,7 +175,7 @@ impl LoopHandle {
         for done in ended.callbacks {
             self.schedule_done(done.call, done.location, status);
         }
-        core.release(self, || drop((ended.own_waker, ended.entry)));
+        core.release(self, || drop((ended.own_waker, ended.entry, ended.span)));
     }
 
     /// Drops the tasks that are to be dropped before the turn ends, wherever their steps wait.

@@ -1,0 +1,131 @@
+//! The input of a connection: what is read, and when.
+
+use std::io;
+
+use crate::state::{Input, Phase, Slot, State, closed, share};
+
+impl State {
+    /// Whether the driver is to call the protocol to read.
+    pub(crate) fn is_to_be_read(&self) -> bool {
+        self.readable.get()
+            && self.input.get() == Input::Flowing
+            && matches!(self.phase.get(), Phase::Open | Phase::Broken)
+    }
+
+    /// Whether there is input that no event tells of.
+    pub(crate) fn has_input(&self) -> bool {
+        let unread = self.extras(|extras| !extras.unread.is_empty());
+        unread || (!self.is_socket() && self.with_link(|link| link.has_input()).unwrap_or(false))
+    }
+
+    /// Puts bytes before all that is still to be read.
+    pub(crate) fn unread(&self, leftover: &[u8]) {
+        if !leftover.is_empty() {
+            self.with_extras(|extras| {
+                extras.unread.splice(0..0, leftover.iter().copied());
+            });
+            if self.input.get() == Input::Ended {
+                // The link says again that it has ended.
+                self.input.set(Input::Flowing);
+            }
+            self.readable.set(true);
+            self.attend();
+        }
+    }
+
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.phase.get() {
+            Phase::Open | Phase::Broken => {}
+            Phase::Opening => return Err(io::ErrorKind::WouldBlock.into()),
+            Phase::Closing | Phase::Ended => return Err(closed("read")),
+        }
+        if buffer.is_empty() || self.input.get() == Input::Ended {
+            return Ok(0);
+        }
+        if !self.readable.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if let Some(count) = self.read_socket(buffer) {
+            return Ok(count);
+        }
+        let result = self.read_into(buffer);
+        if !self.dispatching.get() && self.is_interest_due() {
+            self.attend();
+        }
+        result
+    }
+
+    /// Does what most reads are, and all of [`read_into`](Self::read_into) in that case: a socket gives some bytes
+    /// and has no more, the driver being at work. `None` if it is another case and nothing was done.
+    #[inline]
+    fn read_socket(&self, buffer: &mut [u8]) -> Option<usize> {
+        if !self.dispatching.get() || self.extras.borrow().is_some() {
+            return None;
+        }
+        let mut slot = self.link.borrow_mut();
+        let Slot::Socket(link) = &mut *slot else { return None };
+        let count = link.read_some(buffer)?;
+        self.progress.set(true);
+        self.readable.set(count == buffer.len());
+        Some(count)
+    }
+
+    fn read_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.take_unread(buffer);
+        if count > 0 {
+            self.progress.set(true);
+            return Ok(count);
+        }
+        let Some(read) = self.with_link(|link| link.read(buffer)) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        match read {
+            Ok(0) => {
+                self.input.set(Input::Ended);
+                self.readable.set(false);
+                self.attend();
+                Ok(0)
+            }
+            Ok(count) => {
+                self.progress.set(true);
+                // A socket that gives less than it could has no more.
+                self.readable.set(count == buffer.len() || self.has_input());
+                self.want_flush();
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable.set(false);
+                self.want_flush();
+                Err(error)
+            }
+            Err(error) => {
+                self.readable.set(false);
+                let copy = share(&error);
+                self.fail(error);
+                Err(copy)
+            }
+        }
+    }
+
+    fn take_unread(&self, buffer: &mut [u8]) -> usize {
+        if self.extras.borrow().is_none() {
+            return 0;
+        }
+        self.extras(|extras| {
+            let count = extras.unread.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&extras.unread[..count]);
+            extras.unread.drain(..count);
+            if extras.unread.is_empty() {
+                extras.unread = Vec::new();
+            }
+            count
+        })
+    }
+
+    /// A filter that was only read from may have answers to send.
+    fn want_flush(&self) {
+        if !self.is_socket() && self.held_back() > 0 && !self.watched.get().is_writable() {
+            self.attend();
+        }
+    }
+}

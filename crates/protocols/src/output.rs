@@ -1,0 +1,399 @@
+//! The output of a connection: one way into the queue, and one way out of it.
+//!
+//! Small writes are queued and leave together: a flush is asked for, and comes when the callback or task
+//! step at hand returns. What is large and finds the queue empty goes to the link at once, and so does all
+//! that waits when it is more than the high limit. When the link takes no more the output is `blocked`, and
+//! nothing is tried until the selector says that the source is writable.
+
+use std::io::{self, IoSlice};
+
+use bytes::Bytes;
+
+use crate::Flow;
+use crate::leaf::Leaf;
+use crate::state::{Input, Output, Phase, Slot, State};
+use crate::write_queue::{MOST_PIECES, WriteQueue};
+
+/// The limits of the write queue, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteBufferLimits {
+    /// At this size or below writing is resumed.
+    pub low: usize,
+    /// Above this size it is paused.
+    pub high: usize,
+}
+
+/// asyncio's: 64 KiB, and a quarter of it.
+pub(crate) const LIMITS: WriteBufferLimits = WriteBufferLimits { low: 16 * 1024, high: 64 * 1024 };
+
+/// A write of this size or more on an empty queue goes to the link at once: copying it would cost as much
+/// as the system call that gathering may save.
+const LARGE: usize = 16 * 1024;
+
+/// How many writes one flush makes: a link that always takes everything must not keep the loop.
+const MOST_WRITES: usize = 16;
+
+impl State {
+    #[inline]
+    pub(crate) fn limits(&self) -> WriteBufferLimits {
+        self.extras.borrow().as_ref().and_then(|extras| extras.limits).unwrap_or(LIMITS)
+    }
+
+    pub(crate) fn set_limits(&self, limits: WriteBufferLimits) {
+        self.with_extras(|extras| extras.limits = Some(limits));
+        self.attend();
+    }
+
+    #[inline]
+    fn cap(&self) -> Option<usize> {
+        self.extras.borrow().as_ref()?.cap
+    }
+
+    pub(crate) fn set_cap(&self, cap: Option<usize>) {
+        self.with_extras(|extras| extras.cap = cap);
+    }
+
+    /// What waits to be written, in bytes.
+    pub(crate) fn buffered(&self) -> usize {
+        if matches!(self.phase.get(), Phase::Ended | Phase::Broken) {
+            return 0;
+        }
+        self.queued.get() + self.held_back()
+    }
+
+    pub(crate) fn held_back(&self) -> usize {
+        match &*self.link.borrow() {
+            Slot::Any(_) => {}
+            _ => return 0,
+        }
+        self.with_link(|link| link.held_back()).unwrap_or(0)
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        self.queued.get() > 0 || self.held_back() > 0
+    }
+
+    fn flow(&self) -> Flow {
+        if self.buffered() > self.limits().high { Flow::Full } else { Flow::Ready }
+    }
+
+    fn accepts_writes(&self) -> bool {
+        matches!(self.phase.get(), Phase::Opening | Phase::Open)
+            && self.output.get() == Output::Flowing
+    }
+
+    /// The same as [`write`](Self::write), shorter for what is written most: a small piece that the flush
+    /// after the callback sends.
+    #[inline]
+    pub(crate) fn write_piece(&self, data: &[u8]) -> Flow {
+        let small = data.len().wrapping_sub(1) < LARGE - 1;
+        if small && self.queued.get() == 0 && self.dispatching.get() && self.accepts_writes() {
+            self.append(|queue, leaf| queue.append(data, leaf));
+            return self.after_write();
+        }
+        self.write(&[IoSlice::new(data)])
+    }
+
+    pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> Flow {
+        if !self.accepts_writes() {
+            return Flow::Closed;
+        }
+        let total = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        if total == 0 {
+            return self.flow();
+        }
+        let mut written = 0;
+        if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
+            match self.write_now(pieces, total) {
+                Some(count) => written = count,
+                None => return Flow::Closed,
+            }
+            self.blocked.set(written < total);
+        }
+        if written < total {
+            self.append(|queue, leaf| {
+                let mut skip = written;
+                for piece in pieces {
+                    let skipped = skip.min(piece.len());
+                    skip -= skipped;
+                    queue.append(&piece[skipped..], leaf);
+                }
+            });
+        }
+        self.after_write()
+    }
+
+    pub(crate) fn write_bytes(&self, mut data: Bytes) -> Flow {
+        if !self.accepts_writes() {
+            self.discard(data);
+            return Flow::Closed;
+        }
+        let total = data.len();
+        if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
+            let Some(count) = self.write_now(&[IoSlice::new(&data)], total) else {
+                self.discard(data);
+                return Flow::Closed;
+            };
+            self.blocked.set(count < total);
+            let written = data.split_to(count);
+            self.discard(written);
+        }
+        if data.is_empty() {
+            self.discard(data);
+            return self.flow();
+        }
+        self.append(|queue, leaf| queue.append_bytes(data, leaf));
+        self.after_write()
+    }
+
+    fn discard(&self, data: Bytes) {
+        self.leaf.discard(data);
+        self.attend();
+    }
+
+    /// The one way into the queue.
+    #[inline]
+    fn append(&self, put: impl FnOnce(&mut WriteQueue, &Leaf)) {
+        let mut queue = self.queue.take().unwrap_or_else(|| self.leaf.take_queue());
+        put(&mut queue, &self.leaf);
+        self.queued.set(queue.size());
+        self.queue.set(Some(queue));
+    }
+
+    /// One attempt to write to the link, the queue being empty. `None` if writing has failed.
+    fn write_now(&self, pieces: &[IoSlice<'_>], total: usize) -> Option<usize> {
+        let mut rest = pieces;
+        let mut few = [IoSlice::new(&[]); MOST_PIECES];
+        if pieces.len() > MOST_PIECES {
+            // The rest comes by the queue. Empty ones alone would look like a write that failed.
+            let full = pieces.iter().filter(|piece| !piece.is_empty());
+            let count = few.iter_mut().zip(full).map(|(place, piece)| *place = *piece).count();
+            rest = &few[..count];
+        }
+        match self.with_link(|link| link.write(rest)) {
+            None => (self.phase.get() == Phase::Open).then_some(0),
+            Some(Ok(0)) => self.broken(io::ErrorKind::WriteZero.into()),
+            Some(Ok(count)) => {
+                debug_assert!(count <= total, "no more can be written than is there");
+                Some(count.min(total))
+            }
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
+            Some(Err(error)) => self.broken(error),
+        }
+    }
+
+    fn after_write(&self) -> Flow {
+        let size = self.buffered();
+        let over = |cap: usize| size > cap;
+        if self.cap().is_some_and(over) {
+            let error =
+                format!("{size} bytes wait to be written, more than the connection may keep");
+            self.fail(io::Error::other(error));
+            return Flow::Closed;
+        }
+        if size > self.limits().high {
+            self.flush();
+            if !self.accepts_writes() {
+                return Flow::Closed;
+            }
+            if self.flow() == Flow::Full {
+                self.attend();
+                return Flow::Full;
+            }
+        } else if self.blocked.get() {
+            if !self.watched.get().is_writable() {
+                self.attend();
+            }
+        } else if size > 0 && !self.unflushed.replace(true) && !self.dispatching.get() {
+            self.leaf.wires.mark_flush(self.key.get());
+        }
+        Flow::Ready
+    }
+
+    /// Flushes if that was asked for.
+    #[inline]
+    pub(crate) fn flush_if_asked(&self) {
+        if self.unflushed.get() {
+            self.flush();
+        }
+    }
+
+    /// The one way out of the queue: writes what the link takes.
+    pub(crate) fn flush(&self) {
+        self.unflushed.set(false);
+        if self.blocked.get() || !matches!(self.phase.get(), Phase::Open | Phase::Closing) {
+            return;
+        }
+        // Out of its cell: what a link's code writes meanwhile comes behind it.
+        let before = self.buffered();
+        let queue = self.queue.take();
+        self.queued.set(0);
+        let result = match queue {
+            Some(mut queue) => {
+                let result = self.flush_queue(&mut queue);
+                self.put_back(queue);
+                result
+            }
+            None => Ok(()),
+        };
+        if result.is_ok()
+            && !self.awaited.get()
+            && !self.leaf.has_discarded()
+            && before <= self.limits().low
+            && self.is_socket()
+            && self.output.get() == Output::Flowing
+            && self.queued.get() == 0
+            && (self.dispatching.get() || !self.watched.get().is_writable())
+        {
+            // What most flushes are: an answer has left, and nothing follows from that.
+            return;
+        }
+        self.after_flush(result, before);
+    }
+
+    fn after_flush(&self, result: io::Result<()>, before: usize) {
+        let result = result.and_then(|()| self.flush_link());
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked.set(true),
+            Err(error) => {
+                let _ = self.broken::<()>(error);
+            }
+            Ok(()) => {}
+        }
+        let left = self.queued.get() > 0;
+        let ending = self.phase.get() == Phase::Closing || self.output.get() == Output::Ending;
+        let told = before > 0 && (!left && ending || self.passed_low(before));
+        // A driver that is being called looks at the interest itself.
+        let unwatched = !self.dispatching.get() && self.is_interest_due();
+        let discarded = self.leaf.has_discarded();
+        let awaited = before > 0 && self.awaited.get();
+        if told || (left && !self.blocked.get()) || unwatched || discarded || awaited {
+            self.attend();
+        }
+    }
+
+    /// Whether a flush of what was so large has brought it down to the low limit.
+    fn passed_low(&self, before: usize) -> bool {
+        let low = self.limits().low;
+        before > low && self.buffered() <= low
+    }
+
+    #[inline]
+    fn flush_queue(&self, queue: &mut WriteQueue) -> io::Result<()> {
+        for _ in 0..MOST_WRITES {
+            let total = queue.only_piece().map_or(usize::MAX, <[u8]>::len);
+            let (written, bytes) = match self.write_socket(queue) {
+                Some(count) => (Some(Ok(count)), total),
+                None => self.write_pieces(queue),
+            };
+            match written {
+                // At work further up the stack, which flushes afterwards.
+                None => return Ok(()),
+                Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Some(Ok(written)) => {
+                    queue.advance(written, &self.leaf);
+                    if queue.size() == 0 {
+                        return Ok(());
+                    }
+                    if written < bytes {
+                        self.blocked.set(true);
+                        return Ok(());
+                    }
+                }
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what most writes are: a socket takes some of one piece. `None` if it is another case, and nothing
+    /// was done.
+    #[inline]
+    fn write_socket(&self, queue: &WriteQueue) -> Option<usize> {
+        let slot = self.link.borrow();
+        let Slot::Socket(link) = &*slot else { return None };
+        link.write_some(queue.only_piece()?)
+    }
+
+    #[inline(never)]
+    fn write_pieces(&self, queue: &WriteQueue) -> (Option<io::Result<usize>>, usize) {
+        let mut pieces = [IoSlice::new(&[]); MOST_PIECES];
+        let (count, bytes) = queue.pieces(&mut pieces);
+        (self.with_link(|link| link.write(&pieces[..count])), bytes)
+    }
+
+    /// Puts back what was not written, in front of what was added meanwhile.
+    #[inline]
+    fn put_back(&self, mut queue: Box<WriteQueue>) {
+        if queue.size() == 0 {
+            return self.leaf.give_queue(queue);
+        }
+        if let Some(newer) = self.queue.take() {
+            queue.append_queue(*newer, &self.leaf);
+        }
+        self.queued.set(queue.size());
+        self.queue.set(Some(queue));
+    }
+
+    fn flush_link(&self) -> io::Result<()> {
+        if self.is_socket() {
+            return Ok(());
+        }
+        self.with_link(|link| link.flush()).unwrap_or(Ok(()))
+    }
+
+    /// Writing has failed. What has come is still delivered, then the connection ends with the error.
+    pub(crate) fn broken<T>(&self, error: io::Error) -> Option<T> {
+        match self.phase.get() {
+            Phase::Open => {
+                self.phase.set(Phase::Broken);
+                self.error.set(Some(error));
+                if self.input.get() == Input::Flowing {
+                    self.readable.set(true);
+                }
+                self.attend();
+            }
+            _ => self.fail(error),
+        }
+        None
+    }
+
+    /// Gives the queue's memory back; called by the driver at the end.
+    pub(crate) fn clear_queue(&self) {
+        self.queued.set(0);
+        if let Some(queue) = self.queue.take() {
+            self.leaf.give_queue(queue);
+        }
+    }
+
+    pub(crate) fn write_eof(&self) {
+        if self.accepts_writes() {
+            self.output.set(Output::Ending);
+            self.attend();
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        match self.phase.get() {
+            Phase::Opening if self.buffered() > 0 => {
+                let error = "closed during the handshake, before what was written could be sent";
+                self.fail(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+            }
+            Phase::Opening => self.end(None),
+            Phase::Open => {
+                self.phase.set(Phase::Closing);
+                self.attend();
+            }
+            // Who closes wants no more data either.
+            Phase::Broken => self.end(None),
+            Phase::Closing | Phase::Ended => {}
+        }
+    }
+
+    pub(crate) fn reset(&self) {
+        if self.phase.get() != Phase::Ended {
+            self.with_link(|link| link.reset());
+            self.end(None);
+        }
+    }
+}
