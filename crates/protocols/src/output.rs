@@ -375,12 +375,18 @@ impl State {
 
     pub(crate) fn close(&self) {
         match self.phase.get() {
+            Phase::Opening if self.buffered() > 0 => {
+                let error = "closed during the handshake, before what was written could be sent";
+                self.fail(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+            }
             Phase::Opening => self.end(None),
             Phase::Open => {
                 self.phase.set(Phase::Closing);
                 self.attend();
             }
-            Phase::Closing | Phase::Broken | Phase::Ended => {}
+            // Who closes wants no more data either.
+            Phase::Broken => self.end(None),
+            Phase::Closing | Phase::Ended => {}
         }
     }
 
