@@ -234,11 +234,14 @@ impl VirtualHandle {
         state.now = state.now.max(target);
     }
 
-    /// Plays the script up to an instant, with the clock at each entry's time.
-    fn play_until(&self, target: Instant) {
+    /// Plays the script up to an instant, with the clock at each entry's time. Returns whether it has called
+    /// anybody.
+    fn play_until(&self, target: Instant) -> bool {
         let mut calls = 0;
         loop {
-            let Some(act) = self.world.state.borrow_mut().next_call(target) else { return };
+            let Some(act) = self.world.state.borrow_mut().next_call(target) else {
+                return calls > 0;
+            };
             calls += 1;
             assert!(
                 calls < MOST_CALLS_AT_ONE_INSTANT,
@@ -432,7 +435,8 @@ impl VirtualHandle {
         let world = &*self.world;
         let mut awake = !world.door.lie_down();
         loop {
-            self.play_until(self.now());
+            // Who was called may have given the loop something to do without a notification.
+            awake |= self.play_until(self.now());
             world.report(events);
             if awake || !events.is_empty() {
                 return Ok(());
@@ -448,7 +452,9 @@ impl VirtualHandle {
                 continue;
             }
             let Some(next) = world.state.borrow().jump(deadline)? else { return Ok(()) };
-            self.advance_to(next);
+            awake |= self.play_until(next);
+            let mut state = world.state.borrow_mut();
+            state.now = state.now.max(next);
         }
     }
 }

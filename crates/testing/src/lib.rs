@@ -51,12 +51,24 @@
 
 mod clock;
 mod leaks;
+#[cfg(unix)]
+mod network;
+mod random;
 mod stage;
 mod test_runner;
+#[cfg(unix)]
+mod trace;
 mod virtual_loop;
 
 pub use clock::{Advance, advance, elapsed, world};
+#[cfg(unix)]
+pub use network::{
+    Chunking, Fault, FaultCounts, Faults, MemoryNetwork, NetworkLink, NetworkListener, Path,
+};
+pub use random::Random;
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
+#[cfg(unix)]
+pub use trace::Trace;
 pub use virtual_loop::VirtualLoop;
 
 /// For `#[tulipa::test]`. Not part of the interface: it changes with any version.
