@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::connection::start_socket;
 use crate::resolve::Endpoint;
 use crate::server::SocketOptions;
 use crate::socket::{adopt, stream_socket};
-use crate::{Address, Connection, Protocol};
+use crate::{Address, Connection, Protocol, Transport};
 
 /// How long an attempt may take before the next address is tried beside it: what RFC 8305 recommends.
 const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(250);
@@ -129,9 +129,16 @@ impl Connect {
         self,
         factory: impl FnOnce() -> P,
     ) -> io::Result<Connection<P>> {
-        let handle = LoopHandle::current();
+        self.open_on(LoopHandle::current(), factory).await
+    }
+
+    pub(crate) async fn open_on<P: Protocol + 'static>(
+        self,
+        handle: LoopHandle,
+        factory: impl FnOnce() -> P,
+    ) -> io::Result<Connection<P>> {
         let socket = self.socket(&handle).await?;
-        start_socket(&handle, socket, factory(), None)?.made().await
+        made(start_socket(&handle, socket, factory(), None)?).await
     }
 
     async fn socket(self, handle: &LoopHandle) -> io::Result<OwnedFd> {
@@ -154,7 +161,6 @@ impl Connect {
     }
 
     async fn connect(self, handle: &LoopHandle) -> io::Result<OwnedFd> {
-        let what = self.name();
         let options = SocketOptions { nodelay: self.nodelay, keepalive: self.keepalive };
         let (peers, delay) = match &self.target {
             Target::Unix(address) => (vec![address.clone()], None),
@@ -175,16 +181,14 @@ impl Connect {
                 result.map_err(|error| (peer, error))
             }
         };
-        if let [peer] = &peers[..] {
+        let connected = if let [peer] = &peers[..] {
             // No race, no task.
-            let result = attempt(peer.clone()).await;
-            return result.map_err(|failed| ConnectError::from(what, vec![failed]));
-        }
-        let race = tulipa_loop::staggered_race(peers.into_iter().map(attempt), delay);
-        match race.await {
-            Ok(winner) => Ok(winner.value),
-            Err(attempts) => Err(ConnectError::from(what, attempts)),
-        }
+            attempt(peer.clone()).await.map_err(|failed| vec![failed])
+        } else {
+            let race = tulipa_loop::staggered_race(peers.into_iter().map(attempt), delay);
+            race.await.map(|winner| winner.value)
+        };
+        connected.map_err(|attempts| ConnectError::from(self.name(), attempts))
     }
 }
 
@@ -218,11 +222,29 @@ async fn attempt(
     if !local.is_empty() {
         bind(&socket, peer, local)?;
     }
+    // Some platforms refuse it when the peer is gone already.
+    options.set(socket.as_fd(), peer)?;
     let address = peer.to_socket()?;
     connect(handle, &socket, &address).await?;
-    let socket = OwnedFd::from(socket);
-    options.set(&socket, peer)?;
-    Ok(socket)
+    tracing::debug!(target: "tulipa::net", %peer, "connected");
+    Ok(OwnedFd::from(socket))
+}
+
+/// Waits until the protocol of a new connection was told of it. Nobody else has the connection yet, so it
+/// ends with whoever waits.
+async fn made<P: Protocol + 'static>(connection: Connection<P>) -> io::Result<Connection<P>> {
+    let guard = AbortOnDrop(connection.transport());
+    let connection_made = connection.clone().made().await;
+    std::mem::forget(guard);
+    connection_made
+}
+
+struct AbortOnDrop<'a>(&'a Transport);
+
+impl Drop for AbortOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn bind(socket: &Socket, peer: &Address, local: &[SocketAddr]) -> io::Result<()> {
@@ -358,7 +380,7 @@ pub async fn create_unix_connection<P: Protocol + 'static>(
 /// closed then.
 ///
 /// # Cancel safety
-/// Once it was polled the connection is the loop's; dropping the future leaves it alone.
+/// Dropping the future closes the socket.
 ///
 /// # Panics
 /// Outside of a running loop.
@@ -366,9 +388,16 @@ pub async fn connect_accepted_socket<P: Protocol + 'static>(
     socket: impl Into<OwnedFd>,
     factory: impl FnOnce() -> P,
 ) -> io::Result<Connection<P>> {
-    let socket = adopt(socket.into())?;
-    let handle = LoopHandle::current();
-    start_socket(&handle, socket, factory(), None)?.made().await
+    adopt_on(LoopHandle::current(), socket.into(), factory).await
+}
+
+pub(crate) async fn adopt_on<P: Protocol + 'static>(
+    handle: LoopHandle,
+    socket: OwnedFd,
+    factory: impl FnOnce() -> P,
+) -> io::Result<Connection<P>> {
+    let socket = adopt(socket)?;
+    made(start_socket(&handle, socket, factory(), None)?).await
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use tulipa_loop::{Handle, LoopHandle, SourceUnavailable};
 use crate::driver::Driver;
 use crate::leaf::Leaf;
 use crate::link::SocketLink;
-use crate::state::{Owner, Phase, Slot, State, closed};
+use crate::server::ServerState;
+use crate::state::{Phase, Slot, State, closed};
 use crate::{Link, Protocol, Transport};
 
 /// A connection that runs on a loop: its [`Transport`], to which it dereferences, and the way to its protocol, which
@@ -179,19 +180,19 @@ pub(crate) fn start_socket<P: Protocol + 'static>(
     handle: &LoopHandle,
     socket: OwnedFd,
     protocol: P,
-    owner: Option<Rc<dyn Owner>>,
+    server: Option<Rc<ServerState>>,
 ) -> io::Result<Connection<P>> {
-    start(handle, Slot::Socket(SocketLink::new(socket)), protocol, owner)
+    start(handle, Slot::Socket(SocketLink::new(socket)), protocol, server)
 }
 
 fn start<P: Protocol + 'static>(
     handle: &LoopHandle,
     link: Slot,
     protocol: P,
-    owner: Option<Rc<dyn Owner>>,
+    server: Option<Rc<ServerState>>,
 ) -> io::Result<Connection<P>> {
     let transport = Transport { state: Rc::new(State::new(Leaf::of(handle), link)) };
-    *transport.state.owner.borrow_mut() = owner;
+    transport.state.server.set(server);
     let driver = Driver::new(transport.clone(), protocol);
     let key = handle.insert_source(Box::new(driver)).map_err(|closed| {
         transport.state.phase.set(Phase::Ended);

@@ -326,8 +326,8 @@ impl Detached {
             Settled::Alive => self.talk.deliver(&self.bench),
             Settled::Replaced => {
                 let Some(next) = state.extras(|extras| extras.successor.take()) else { return };
-                let (told, deadline) = self.talk.told();
-                self.talk = next.into_talk(self.transport.clone(), told, deadline);
+                let told = self.talk.take_told();
+                self.talk = next.into_talk(self.transport.clone(), told);
                 state.attend();
             }
             Settled::Over => {
@@ -375,7 +375,7 @@ impl Host for Bench {
 pub(crate) trait AnyTalk {
     fn settle(&mut self, bench: &Bench) -> Settled;
     fn deliver(&mut self, bench: &Bench);
-    fn told(&self) -> (Told, Option<Instant>);
+    fn take_told(&mut self) -> Told;
     fn protocol(&mut self) -> &mut dyn Any;
 }
 
@@ -388,8 +388,8 @@ impl<P: Protocol + 'static> AnyTalk for Talk<P> {
         Talk::deliver(self, bench);
     }
 
-    fn told(&self) -> (Told, Option<Instant>) {
-        (self.told, self.deadline)
+    fn take_told(&mut self) -> Told {
+        mem::take(&mut self.told)
     }
 
     fn protocol(&mut self) -> &mut dyn Any {

@@ -8,11 +8,11 @@ use std::any::Any;
 use std::io;
 use std::time::Instant;
 
-use tulipa_loop::{LoopHandle, MarkTimer, Origin, Source};
+use tulipa_loop::{LoopHandle, Origin, Source};
 use tulipa_selector::{Event, Interest, Registration};
 
 use crate::state::{Input, Output, Phase, Slot, State};
-use crate::talk::{Host, Settled, Talk, Told};
+use crate::talk::{Clock, Host, Settled, Talk, Told};
 use crate::{Protocol, Transport};
 
 impl Host for LoopHandle {
@@ -32,20 +32,12 @@ impl Host for LoopHandle {
 
 pub(crate) struct Driver<P> {
     pub(crate) talk: Talk<P>,
-    hold: Hold,
-}
-
-/// What a driver has of the loop.
-#[derive(Default)]
-pub(crate) struct Hold {
     registration: Option<Registration>,
-    /// A timer for the deadline, or an earlier one that was put off since.
-    timer: Option<(Instant, MarkTimer)>,
 }
 
 impl<P: Protocol + 'static> Driver<P> {
     pub(crate) fn new(transport: Transport, protocol: P) -> Driver<P> {
-        Driver { talk: Talk::new(transport, protocol), hold: Hold::default() }
+        Driver { talk: Talk::new(transport, protocol), registration: None }
     }
 
     /// Settles, and does what follows from it. `false` if there is nothing more to do here.
@@ -76,18 +68,18 @@ impl<P: Protocol + 'static> Driver<P> {
     fn successor(&mut self) -> Option<Box<dyn Source>> {
         let transport = self.talk.transport.clone();
         let successor = transport.state.extras(|extras| extras.successor.take())?;
-        let (told, deadline) = (self.talk.told, self.talk.deadline);
-        let hold = std::mem::take(&mut self.hold);
-        Some(successor.into_source(Parts { transport, told, deadline, hold }))
+        let (told, registration) = (std::mem::take(&mut self.talk.told), self.registration.take());
+        Some(successor.into_source(Parts { transport, told, registration }))
     }
 
     /// The protocol knows that it is over: lets go of everything, the registration first.
     fn finish(&mut self, handle: &LoopHandle) {
         let state = self.talk.transport.state.clone();
-        if let Some((_, timer)) = self.hold.timer.take() {
+        let clock = self.talk.told.clock.take();
+        if let Some((_, timer)) = clock.and_then(|clock| clock.timer) {
             handle.cancel_mark(timer);
         }
-        drop(self.hold.registration.take());
+        drop(self.registration.take());
         state.clear_queue();
         let link = state.take_link();
         let successor = state.extras(|extras| extras.successor.take());
@@ -108,7 +100,7 @@ impl<P: Protocol + 'static> Driver<P> {
         if wanted == state.watched.get() {
             return;
         }
-        let applied = match &self.hold.registration {
+        let applied = match &self.registration {
             Some(registration) => registration.set_interest(wanted),
             None => self.register(handle, state, wanted),
         };
@@ -124,21 +116,19 @@ impl<P: Protocol + 'static> Driver<P> {
     fn register(&mut self, handle: &LoopHandle, state: &State, wanted: Interest) -> io::Result<()> {
         let Some(source) = state.with_link(|link| link.source()) else { return Ok(()) };
         let key = state.key.get().to_bits();
-        self.hold.registration = Some(handle.selector().register(source, wanted, key)?);
+        self.registration = Some(handle.selector().register(source, wanted, key)?);
         Ok(())
     }
 
     /// Sets a timer for the deadline, unless there is one that comes early enough.
     fn arm(&mut self, handle: &LoopHandle, state: &State) {
-        let timer = &mut self.hold.timer;
-        if self.talk.deadline.is_none() && timer.is_none() {
-            return;
-        }
+        let Some(clock) = &mut self.talk.told.clock else { return };
+        let Clock { deadline, timer } = &mut **clock;
         let now = handle.time();
         if timer.is_some_and(|(when, _)| when <= now) {
             *timer = None;
         }
-        let Some(deadline) = self.talk.deadline else { return };
+        let Some(deadline) = *deadline else { return };
         if timer.is_some_and(|(when, _)| when <= deadline) {
             return;
         }
@@ -237,8 +227,7 @@ impl<P: Protocol + 'static> Source for Driver<P> {
 pub(crate) struct Parts {
     transport: Transport,
     told: Told,
-    deadline: Option<Instant>,
-    hold: Hold,
+    registration: Option<Registration>,
 }
 
 /// A protocol that waits to take the place of another.
@@ -250,7 +239,6 @@ pub(crate) trait Successor {
         self: Box<Self>,
         transport: Transport,
         told: Told,
-        deadline: Option<Instant>,
     ) -> Box<dyn crate::detached::AnyTalk>;
 }
 
@@ -262,16 +250,15 @@ pub(crate) fn successor<P: Protocol + 'static>(protocol: P) -> Box<dyn Successor
 
 impl<P: Protocol + 'static> Successor for Next<P> {
     fn into_source(self: Box<Self>, parts: Parts) -> Box<dyn Source> {
-        let Parts { transport, told, deadline, hold } = parts;
-        Box::new(Driver { talk: Talk { transport, protocol: self.0, told, deadline }, hold })
+        let Parts { transport, told, registration } = parts;
+        Box::new(Driver { talk: Talk { transport, protocol: self.0, told }, registration })
     }
 
     fn into_talk(
         self: Box<Self>,
         transport: Transport,
         told: Told,
-        deadline: Option<Instant>,
     ) -> Box<dyn crate::detached::AnyTalk> {
-        Box::new(Talk { transport, protocol: self.0, told, deadline })
+        Box::new(Talk { transport, protocol: self.0, told })
     }
 }

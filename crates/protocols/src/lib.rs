@@ -69,13 +69,14 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `protocol` | [`Protocol`], [`BufferedProtocol`], [`AfterEof`]: what a program implements |
-//! | `transport`, `connection` | [`Transport`], [`Flow`]; [`Connection`], [`attach`] |
+//! | `transport`, `options`, `connection` | [`Transport`], [`Flow`]; [`Connection`], [`attach`] |
 //! | `state`, `input`, `output` | what is true of a connection, and every change of it |
 //! | `talk` | what the protocol is told, when and in which order |
 //! | `driver` | the loop's end: events, interests, timeouts |
 //! | `write_queue`, `leaf` | what waits to be written; the buffers that connections share |
 //! | `link`, `filter` | [`Link`] and [`Filter`]: where bytes go, and what changes them |
 //! | `connect`, `listen`, `listener`, `server` | [`create_connection`], [`create_server`], their builders, [`Server`] |
+//! | `net_ext` | [`NetExt`]: the same as methods of a loop's handle |
 //! | `resolve`, `address` | [`getaddrinfo`], [`Resolver`]; [`Address`], [`Endpoint`] |
 //! | `socket`, `unix` | making sockets; the files of Unix sockets |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |
@@ -97,6 +98,8 @@ mod leaf;
 mod link;
 mod listen;
 mod listener;
+mod net_ext;
+mod options;
 mod output;
 mod protocol;
 mod resolve;
@@ -117,6 +120,7 @@ pub use detached::{Detached, Probe};
 pub use filter::{Filter, FilterState};
 pub use link::Link;
 pub use listen::{Listen, create_server, create_unix_server};
+pub use net_ext::NetExt;
 pub use output::WriteBufferLimits;
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
 pub use resolve::{

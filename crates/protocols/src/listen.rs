@@ -1,12 +1,13 @@
 //! Making servers.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use socket2::{SockRef, Socket};
+use socket2::SockRef;
 use tulipa_loop::LoopHandle;
 
 use crate::listener::{Factory, Listener};
@@ -74,7 +75,8 @@ impl Listen {
     }
 
     /// Listens on a Unix socket. A file that an earlier server has left there is removed first; one that
-    /// somebody listens on is not, nor is any other kind of file.
+    /// somebody listens on is not, nor is any other kind of file. A server that has bound its socket and does
+    /// not listen yet cannot be told from one that is gone.
     pub fn on_unix(path: impl Into<PathBuf>) -> Listen {
         Listen::with(Place::Unix(Address::Path(path.into())))
     }
@@ -164,37 +166,34 @@ impl Listen {
         self,
         factory: impl FnMut() -> P + 'static,
     ) -> io::Result<Server> {
-        let handle = LoopHandle::current();
+        self.serve_on(LoopHandle::current(), factory).await
+    }
+
+    pub(crate) async fn serve_on<P: Protocol + 'static>(
+        mut self,
+        handle: LoopHandle,
+        factory: impl FnMut() -> P + 'static,
+    ) -> io::Result<Server> {
         let mut bound = Vec::new();
-        let mut places = self.places.iter();
-        // Descriptors are moved out at the end, so look at the rest first.
-        for place in places.by_ref() {
+        for place in std::mem::take(&mut self.places) {
             match place {
                 Place::Endpoint(endpoint) => {
                     let addresses = endpoint.resolve(&handle).await?;
-                    self.bind_all(endpoint, addresses, &mut bound)?;
+                    self.bind_all(&endpoint, addresses, &mut bound)?;
                 }
-                Place::Unix(address) => bound.push(self.bind_unix(address)?),
-                Place::Socket(_) => {}
+                Place::Unix(address) => bound.push(self.bind_unix(&address)?),
+                Place::Socket(socket) => bound.push(Bound::new(adopt_listener(socket)?, None)?),
             }
         }
         let options = SocketOptions { nodelay: self.nodelay, keepalive: self.keepalive };
         let backlog = i32::try_from(self.backlog).unwrap_or(i32::MAX);
-        let start = self.start_serving;
-        for place in self.places {
-            if let Place::Socket(socket) = place {
-                let socket = adopt_listener(socket)?;
-                let address = address_of(&socket)?;
-                bound.push(Bound { socket: Rc::new(socket), address, file: None });
-            }
-        }
         let server = Server { state: ServerState::new(backlog), handle };
         let factory = Factory::new(factory);
         let closer = CloseOnError(&server);
         for bound in bound {
             add(&server, bound, options, factory.clone())?;
         }
-        if start {
+        if self.start_serving {
             server.start_serving()?;
         }
         std::mem::forget(closer);
@@ -264,8 +263,8 @@ struct Bound {
 }
 
 impl Bound {
-    fn new(socket: Socket, file: Option<SocketFile>) -> io::Result<Bound> {
-        let socket = OwnedFd::from(socket);
+    fn new(socket: impl Into<OwnedFd>, file: Option<SocketFile>) -> io::Result<Bound> {
+        let socket = socket.into();
         let address = address_of(&socket)?;
         Ok(Bound { socket: Rc::new(socket), address, file })
     }
@@ -306,7 +305,7 @@ where
     P: Protocol + 'static,
 {
     let (socket, address) = (bound.socket.clone(), bound.address.clone());
-    options.apply_to_listener(&socket, &address)?;
+    options.set(socket.as_fd(), &address)?;
     let listener = Listener {
         socket: socket.clone(),
         address: address.clone(),
@@ -319,7 +318,8 @@ where
     let key = server.handle.insert_source(Box::new(listener));
     let key = key.map_err(|closed| io::Error::new(io::ErrorKind::NotConnected, closed))?;
     let file = bound.file.take();
-    server.state.add_listener(Listening { socket, address, key, file });
+    let listening = Listening { socket, address, key, file, timer: Cell::default() };
+    server.state.add_listener(listening);
     Ok(())
 }
 

@@ -101,7 +101,9 @@ where
             // Taking all of it back cannot fail.
             let _ = registration.set_interest(Interest::NONE);
         }
-        handle.mark_at(self.server.key_of(&self.socket), handle.time() + BACK_OFF);
+        let key = self.server.key_of(&self.socket);
+        let timer = handle.mark_at(key, handle.time() + BACK_OFF);
+        self.server.set_timer(&self.socket, timer);
         if !std::mem::replace(&mut self.resting, true) {
             let why = if is_exhaustion(&error) {
                 "the system is out of resources"
@@ -146,7 +148,7 @@ where
         self.watch(handle);
     }
 
-    fn closing(&mut self, _: &LoopHandle) {
-        self.server.loop_closed();
+    fn closing(&mut self, handle: &LoopHandle) {
+        self.server.close(handle);
     }
 }

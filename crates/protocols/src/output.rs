@@ -34,12 +34,13 @@ const LARGE: usize = 16 * 1024;
 const MOST_WRITES: usize = 16;
 
 impl State {
+    #[inline]
     pub(crate) fn limits(&self) -> WriteBufferLimits {
-        self.limits.get()
+        self.extras.borrow().as_ref().and_then(|extras| extras.limits).unwrap_or(LIMITS)
     }
 
     pub(crate) fn set_limits(&self, limits: WriteBufferLimits) {
-        self.limits.set(limits);
+        self.with_extras(|extras| extras.limits = Some(limits));
         self.attend();
     }
 
@@ -73,7 +74,7 @@ impl State {
     }
 
     fn flow(&self) -> Flow {
-        if self.buffered() > self.limits.get().high { Flow::Full } else { Flow::Ready }
+        if self.buffered() > self.limits().high { Flow::Full } else { Flow::Ready }
     }
 
     fn accepts_writes(&self) -> bool {
@@ -189,7 +190,7 @@ impl State {
             self.fail(io::Error::other(error));
             return Flow::Closed;
         }
-        if size > self.limits.get().high {
+        if size > self.limits().high {
             self.flush();
             if !self.accepts_writes() {
                 return Flow::Closed;
@@ -233,7 +234,7 @@ impl State {
             None => Ok(()),
         };
         if result.is_ok()
-            && before <= self.limits.get().low
+            && before <= self.limits().low
             && self.is_socket()
             && self.output.get() != Output::Ending
             && self.queued.get() == 0
@@ -267,7 +268,7 @@ impl State {
 
     /// Whether a flush of what was so large has brought it down to the low limit.
     fn passed_low(&self, before: usize) -> bool {
-        let low = self.limits.get().low;
+        let low = self.limits().low;
         before > low && self.buffered() <= low
     }
 

@@ -162,7 +162,7 @@ impl Resolver for SystemResolver {
         let hints = Hints { socket_type: Some(SocketType::Stream), ..Hints::default() };
         let (handle, name) = (handle.clone(), name.to_owned());
         Box::pin(async move {
-            let found = getaddrinfo_on(&handle, &name, "", hints).await?;
+            let found = getaddrinfo_on(handle, name, String::new(), hints).await?;
             let with_port = |info: AddrInfo| {
                 let mut address = info.address;
                 address.set_port(port);
@@ -246,22 +246,24 @@ pub struct AddrInfo {
 /// # Panics
 /// Outside of a running loop.
 pub async fn getaddrinfo(host: &str, service: &str, hints: Hints) -> io::Result<Vec<AddrInfo>> {
-    getaddrinfo_on(&LoopHandle::current(), host, service, hints).await
+    let (host, service) = (host.to_owned(), service.to_owned());
+    getaddrinfo_on(LoopHandle::current(), host, service, hints).await
 }
 
-async fn getaddrinfo_on(
-    handle: &LoopHandle,
-    host: &str,
-    service: &str,
+pub(crate) async fn getaddrinfo_on(
+    handle: LoopHandle,
+    host: String,
+    service: String,
     hints: Hints,
 ) -> io::Result<Vec<AddrInfo>> {
-    let (host, service, started) = (host.to_owned(), service.to_owned(), handle.time());
-    let text = host.clone();
+    let (text, started) = (host.clone(), handle.time());
     let job = handle.run_in_executor(None, move || ask(&host, &service, hints));
     let answer = job.await.map_err(|error| io::Error::other(error.to_string()))?;
-    if handle.debug() {
-        let took = handle.time().saturating_duration_since(started);
-        tracing::debug!(target: "tulipa::net", host = %text, ?took, "resolved");
+    let took = handle.time().saturating_duration_since(started);
+    if took >= handle.slow_callback_duration() {
+        tracing::info!(target: "tulipa::net", host = text, ?took, "resolved slowly");
+    } else {
+        tracing::debug!(target: "tulipa::net", host = text, ?took, "resolved");
     }
     answer
 }
@@ -310,7 +312,13 @@ fn ask(host: &str, service: &str, hints: Hints) -> io::Result<Vec<AddrInfo>> {
 /// # Panics
 /// Outside of a running loop.
 pub async fn getnameinfo(address: SocketAddr) -> io::Result<(String, String)> {
-    let handle = LoopHandle::current();
+    getnameinfo_on(LoopHandle::current(), address).await
+}
+
+pub(crate) async fn getnameinfo_on(
+    handle: LoopHandle,
+    address: SocketAddr,
+) -> io::Result<(String, String)> {
     let job = handle.run_in_executor(None, move || dns_lookup::getnameinfo(&address, 0));
     job.await.map_err(|error| io::Error::other(error.to_string()))?.map_err(io::Error::from)
 }

@@ -11,10 +11,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tulipa_loop::LoopHandle;
+use tulipa_loop::{LoopHandle, MarkTimer};
 use tulipa_selector::Token;
 
-use crate::state::{Owner, State, Waiters};
+use crate::socket::describe;
+use crate::state::{State, Waiters};
 use crate::unix::SocketFile;
 use crate::{Address, Transport};
 
@@ -37,20 +38,16 @@ pub(crate) struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// What a listener has, its connections have too on Linux.
-    pub(crate) fn apply_to_listener(self, socket: &OwnedFd, address: &Address) -> io::Result<()> {
-        self.set(socket, address)
-    }
-
+    /// Sets up an accepted connection. On Linux it has what its listener has.
     pub(crate) fn apply(self, socket: &OwnedFd, address: &Address) -> io::Result<()> {
-        if cfg!(target_os = "linux") { Ok(()) } else { self.set(socket, address) }
+        if cfg!(target_os = "linux") { Ok(()) } else { self.set(socket.as_fd(), address) }
     }
 
-    pub(crate) fn set(self, socket: &OwnedFd, address: &Address) -> io::Result<()> {
+    pub(crate) fn set(self, socket: BorrowedFd<'_>, address: &Address) -> io::Result<()> {
         if address.inet().is_none() {
             return Ok(());
         }
-        let socket = SockRef::from(socket);
+        let socket = SockRef::from(&socket);
         if self.nodelay {
             socket.set_tcp_nodelay(true)?;
         }
@@ -90,6 +87,8 @@ pub(crate) struct Listening {
     pub(crate) address: Address,
     pub(crate) key: Token,
     pub(crate) file: Option<SocketFile>,
+    /// While it rests; or an earlier one, which is over.
+    pub(crate) timer: Cell<Option<MarkTimer>>,
 }
 
 impl ServerState {
@@ -123,21 +122,37 @@ impl ServerState {
         self.clients.borrow_mut().insert(key, state);
     }
 
-    /// The loop drops the listeners; nothing will be accepted any more.
-    pub(crate) fn loop_closed(&self) {
-        self.phase.set(ServerPhase::Closed);
+    /// Closes the sockets, and removes their files while these are still known to be ours.
+    pub(crate) fn close(&self, handle: &LoopHandle) {
+        if self.phase.replace(ServerPhase::Closed) == ServerPhase::Closed {
+            return;
+        }
         let listeners = self.listeners.take();
-        for mut listener in listeners {
-            if let Some(file) = listener.file.take() {
+        for Listening { key, file, timer, socket, .. } in listeners {
+            if let Some(timer) = timer.take() {
+                handle.cancel_mark(timer);
+            }
+            // The last one drops the program's factory.
+            handle.release(|| {
+                handle.remove_source(key);
+            });
+            if let Some(file) = file {
                 file.remove();
             }
+            // As long as it was open nobody else could have a file of the same number.
+            drop(socket);
         }
-        self.wake();
+        for waker in self.take_waiters() {
+            handle.release(|| waker.wake());
+        }
     }
 
-    fn wake(&self) {
-        for waker in self.take_waiters() {
-            waker.wake();
+    /// Sets the timer of a listener; there was none, or it is over.
+    pub(crate) fn set_timer(&self, socket: &Rc<OwnedFd>, timer: MarkTimer) {
+        let listeners = self.listeners.borrow();
+        let found = listeners.iter().find(|listener| Rc::ptr_eq(&listener.socket, socket));
+        if let Some(listener) = found {
+            listener.timer.set(Some(timer));
         }
     }
 
@@ -157,8 +172,9 @@ impl ServerState {
     }
 }
 
-impl Owner for ServerState {
-    fn lost(&self, key: Token) -> Vec<Waker> {
+impl ServerState {
+    /// A connection has ended and its protocol was told. Gives back whom to wake.
+    pub(crate) fn lost(&self, key: Token) -> Vec<Waker> {
         let client = self.clients.borrow_mut().remove(&key);
         drop(client);
         if self.is_over() { self.take_waiters() } else { Vec::new() }
@@ -191,15 +207,22 @@ impl Server {
             ServerPhase::Closed => return Err(closed()),
             ServerPhase::Bound => {}
         }
-        for listener in &*self.state.listeners.borrow() {
-            let listening = SockRef::from(&*listener.socket).listen(self.state.backlog);
-            listening.map_err(|error| {
-                crate::socket::describe(error, &format!("cannot listen on {}", listener.address))
-            })?;
-            self.handle.wires().mark(listener.key);
+        let listeners = self.state.listeners.borrow();
+        for Listening { socket, address, .. } in &*listeners {
+            let listening = SockRef::from(&**socket).listen(self.state.backlog);
+            listening.map_err(|error| describe(error, &format!("cannot listen on {address}")))?;
+        }
+        for Listening { key, address, .. } in &*listeners {
+            tracing::debug!(target: "tulipa::net", %address, "listening");
+            self.handle.wires().mark(*key);
         }
         self.state.phase.set(ServerPhase::Serving);
         Ok(())
+    }
+
+    /// The loop that it is on. Stands for `get_loop`.
+    pub fn get_loop(&self) -> LoopHandle {
+        self.handle.clone()
     }
 
     /// Whether connections are accepted. Stands for `is_serving`.
@@ -231,17 +254,7 @@ impl Server {
     /// Stops to accept, at once: the sockets are closed, and the file of a Unix socket is removed if it is still the
     /// one that was made. Connections are left alone. Doing it twice is doing it once. Stands for `close`.
     pub fn close(&self) {
-        if self.state.phase.replace(ServerPhase::Closed) == ServerPhase::Closed {
-            return;
-        }
-        let listeners = self.state.listeners.take();
-        for mut listener in listeners {
-            self.handle.remove_source(listener.key);
-            if let Some(file) = listener.file.take() {
-                file.remove();
-            }
-        }
-        self.state.wake();
+        self.state.close(&self.handle);
     }
 
     /// Closes each connection: what is queued is written first. Stands for `close_clients`.

@@ -67,9 +67,19 @@ pub(crate) fn adopt(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The same for one that others connect to.
+/// The same for one that others connect to, which is bound.
+///
+/// # Errors
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is something else.
 pub(crate) fn adopt_listener(fd: OwnedFd) -> io::Result<OwnedFd> {
     let socket = check(&fd, "a server")?;
+    let address = socket.local_addr()?;
+    // Nobody could be told where to connect to.
+    let anywhere = address.as_socket().is_some_and(|address| address.port() == 0);
+    if anywhere || address.is_unnamed() {
+        let error = "a server needs a socket that is bound to an address";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
     socket.set_nonblocking(true)?;
     socket.set_cloexec(true)?;
     Ok(fd)
@@ -77,13 +87,12 @@ pub(crate) fn adopt_listener(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 fn check<'a>(fd: &'a OwnedFd, purpose: &str) -> io::Result<SockRef<'a>> {
     let socket = SockRef::from(fd);
-    let kind = socket.r#type();
-    let kind = kind.map_err(|error| describe(error, &format!("{purpose} needs a socket")))?;
-    if kind != Type::STREAM {
-        let error = format!("{purpose} needs a stream socket, not one of the type {kind:?}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
-    }
-    Ok(socket)
+    let error = match socket.r#type() {
+        Ok(Type::STREAM) => return Ok(socket),
+        Ok(other) => format!("{purpose} needs a stream socket, not one of the type {other:?}"),
+        Err(error) => format!("{purpose} needs a socket: {error}"),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
 /// An error of the same kind that says what was tried.
@@ -116,5 +125,9 @@ pub(crate) fn is_about_one_connection(error: &io::Error) -> bool {
         Errno::OPNOTSUPP,
         Errno::TIMEDOUT,
     ];
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if errno == Some(Errno::NONET) {
+        return true;
+    }
     errno.is_some_and(|errno| about_one.contains(&errno))
 }

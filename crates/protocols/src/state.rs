@@ -46,7 +46,8 @@ use crate::driver::Successor;
 use crate::filter::{Filter, Filtered};
 use crate::leaf::Leaf;
 use crate::link::SocketLink;
-use crate::output::{LIMITS, WriteBufferLimits};
+use crate::output::WriteBufferLimits;
+use crate::server::ServerState;
 use crate::write_queue::WriteQueue;
 use crate::{Address, Link};
 
@@ -73,12 +74,6 @@ pub(crate) enum Output {
     Ended,
 }
 
-/// The one who is told of changes: a server that counts its connections.
-pub(crate) trait Owner {
-    /// The connection has ended and its protocol was told. Gives back whom to wake.
-    fn lost(&self, key: Token) -> Vec<Waker>;
-}
-
 /// Where the link is.
 pub(crate) enum Slot {
     /// A socket, whose operations call nothing of the program's.
@@ -98,7 +93,6 @@ pub(crate) struct State {
     /// How many bytes are in the queue, which is there only if there are any.
     pub(crate) queued: Cell<usize>,
     pub(crate) error: Cell<Option<io::Error>>,
-    pub(crate) limits: Cell<WriteBufferLimits>,
     pub(crate) phase: Cell<Phase>,
     pub(crate) input: Cell<Input>,
     pub(crate) output: Cell<Output>,
@@ -122,7 +116,8 @@ pub(crate) struct State {
     pub(crate) blocked: Cell<bool>,
     /// What the selector was asked for.
     pub(crate) watched: Cell<Interest>,
-    pub(crate) owner: RefCell<Option<Rc<dyn Owner>>>,
+    /// The server that it came to.
+    pub(crate) server: Cell<Option<Rc<ServerState>>>,
     pub(crate) extras: RefCell<Option<Box<Extras>>>,
 }
 
@@ -136,6 +131,8 @@ pub(crate) struct Extras {
     pub(crate) successor: Option<Box<dyn Successor>>,
     /// What was read and not used, to be delivered before anything else.
     pub(crate) unread: Vec<u8>,
+    /// Other limits than the usual ones.
+    pub(crate) limits: Option<WriteBufferLimits>,
     /// The queue may not grow beyond this.
     pub(crate) cap: Option<usize>,
     /// Who waits for the beginning or the end.
@@ -184,7 +181,6 @@ impl State {
             queue: Cell::default(),
             queued: Cell::new(0),
             error: Cell::default(),
-            limits: Cell::new(LIMITS),
             phase: Cell::new(phase),
             input: Cell::new(Input::Flowing),
             output: Cell::new(Output::Flowing),
@@ -198,7 +194,7 @@ impl State {
             unflushed: Cell::new(false),
             blocked: Cell::new(false),
             watched: Cell::new(Interest::NONE),
-            owner: RefCell::default(),
+            server: Cell::default(),
             extras: RefCell::default(),
         }
     }

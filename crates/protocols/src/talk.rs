@@ -10,6 +10,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
+use tulipa_loop::MarkTimer;
+
 use crate::state::{Input, Phase, share};
 use crate::{AfterEof, Protocol, Transport};
 
@@ -28,11 +30,22 @@ pub(crate) trait Host {
     fn now(&self) -> Instant;
 }
 
-/// What a protocol has been told, apart from the beginning and the end, which the state knows.
-#[derive(Clone, Copy, Default)]
+/// What a protocol has been told, apart from the beginning and the end, which the state knows, and what it
+/// is to be told at a time.
+#[derive(Default)]
 pub(crate) struct Told {
     paused: bool,
     eof: bool,
+    /// Only for connections that ever had a timeout.
+    pub(crate) clock: Option<Box<Clock>>,
+}
+
+/// A connection's deadline.
+#[derive(Default)]
+pub(crate) struct Clock {
+    pub(crate) deadline: Option<Instant>,
+    /// A timer for it, or an earlier one from before it was put off.
+    pub(crate) timer: Option<(Instant, MarkTimer)>,
 }
 
 /// A protocol and its transport.
@@ -40,7 +53,6 @@ pub(crate) struct Talk<P> {
     pub(crate) transport: Transport,
     pub(crate) protocol: P,
     pub(crate) told: Told,
-    pub(crate) deadline: Option<Instant>,
 }
 
 /// What becomes of a driver after settling.
@@ -55,7 +67,7 @@ pub(crate) enum Settled {
 
 impl<P: Protocol> Talk<P> {
     pub(crate) fn new(transport: Transport, protocol: P) -> Talk<P> {
-        Talk { transport, protocol, told: Told::default(), deadline: None }
+        Talk { transport, protocol, told: Told::default() }
     }
 
     /// Calls the protocol, and ends the connection if that fails. What it wrote leaves afterwards.
@@ -157,11 +169,13 @@ impl<P: Protocol> Talk<P> {
         }
         if !self.told.paused && size > limits.high {
             self.told.paused = true;
+            tracing::trace!(target: "tulipa::net", key = ?state.key.get(), size, "writing paused");
             self.tell(host, "pause_writing", |protocol, transport| {
                 protocol.pause_writing(transport)
             });
         } else if self.told.paused && size <= limits.low {
             self.told.paused = false;
+            tracing::trace!(target: "tulipa::net", key = ?state.key.get(), size, "writing resumed");
             self.tell(host, "resume_writing", |protocol, transport| {
                 protocol.resume_writing(transport)
             });
@@ -175,6 +189,7 @@ impl<P: Protocol> Talk<P> {
             return;
         }
         self.told.eof = true;
+        tracing::trace!(target: "tulipa::net", key = ?state.key.get(), "end of input");
         let after =
             self.tell(host, "eof_received", |protocol, transport| protocol.eof_received(transport));
         if after == Some(AfterEof::Close) {
@@ -183,14 +198,16 @@ impl<P: Protocol> Talk<P> {
     }
 
     fn tell_time(&mut self, host: &impl Host) {
-        let state = &*self.transport.state;
+        let state = self.transport.state.clone();
         if let Some(timeout) = state.extras(|extras| extras.timeout.take()) {
-            self.deadline = timeout.and_then(|timeout| host.now().checked_add(timeout));
+            let deadline = timeout.and_then(|timeout| host.now().checked_add(timeout));
+            self.told.clock.get_or_insert_default().deadline = deadline;
         }
-        let Some(deadline) = self.deadline else { return };
+        let Some(clock) = &mut self.told.clock else { return };
         let alive = matches!(state.phase(), Phase::Open | Phase::Opening | Phase::Closing);
-        if alive && !state.has_successor() && host.now() >= deadline {
-            self.deadline = None;
+        let due = clock.deadline.is_some_and(|deadline| deadline <= host.now());
+        if due && alive && !state.has_successor() {
+            clock.deadline = None;
             self.tell(host, "timed_out", |protocol, transport| protocol.timed_out(transport));
         }
     }
@@ -216,8 +233,8 @@ impl<P: Protocol> Talk<P> {
         }
         let (protocol, transport) = (&mut self.protocol, &self.transport);
         host.call("connection_lost", || protocol.connection_lost(transport, error));
-        let owner = state.owner.take();
-        for waker in owner.map(|owner| owner.lost(state.key.get())).unwrap_or_default() {
+        let server = state.server.take();
+        for waker in server.map(|server| server.lost(state.key.get())).unwrap_or_default() {
             host.release(|| waker.wake());
         }
         self.wake(host);

@@ -260,33 +260,6 @@ impl Transport {
         Ok(f(std::os::fd::AsFd::as_fd(&copied)))
     }
 
-    /// Whether small writes leave at once (`TCP_NODELAY`), as they do at first for TCP.
-    ///
-    /// # Errors
-    /// As [`with_fd`](Self::with_fd), and what the operating system says.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.option(|socket| socket.set_tcp_nodelay(nodelay))
-    }
-
-    /// Whether the operating system probes an idle peer (`SO_KEEPALIVE`), and after which time it begins to.
-    ///
-    /// # Errors
-    /// As [`with_fd`](Self::with_fd), and what the operating system says.
-    pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
-        self.option(|socket| match idle {
-            Some(idle) => socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle)),
-            None => socket.set_keepalive(false),
-        })
-    }
-
-    fn option(&self, set: impl FnOnce(socket2::SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
-        let done = self.state.with_link(|link| {
-            let fd = link.fd().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-            set(socket2::SockRef::from(&fd))
-        });
-        done.unwrap_or_else(|| Err(closed("set an option")))
-    }
-
     /// What is known of the connection by name: `peername` and `sockname` (an [`Address`]), and what
     /// filters tell. Stands for `get_extra_info`.
     pub fn get_extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {

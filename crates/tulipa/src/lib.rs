@@ -25,7 +25,7 @@
 //!
 //! # Limits
 //! A loop lives on one thread, and one loop runs on a thread at a time. Several cores take several loops,
-//! which talk through [`Remote`]. There are no sockets yet beyond [`AsyncFd`].
+//! which talk through [`Remote`]. Transports and protocols are for unix. Streams and TLS are not there yet.
 //!
 //! # Features
 //! `macros` is on by default.
@@ -41,6 +41,7 @@
 //! | where | what is in it | crate |
 //! |---|---|---|
 //! | here | [`run()`], [`EventLoop`], [`spawn`], [`sleep()`], [`timeout()`], [`task_group`], … | `tulipa-loop` |
+//! | here, on unix | `Protocol`, `Transport`, `create_connection`, `create_server`, … | `tulipa-protocols` |
 //! | [`sync`] | locks, semaphores, barriers, queues | `tulipa-sync` |
 //! | [`selector`] | what waits for readiness, and is the clock | `tulipa-selector` |
 //! | `testing` | tests with a loop of their own, and loops in virtual time | `tulipa-testing` |
@@ -59,6 +60,9 @@ pub use tulipa_macros::main;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub use tulipa_macros::test;
+#[cfg(unix)]
+#[doc(inline)]
+pub use tulipa_protocols::*;
 #[doc(inline)]
 pub use tulipa_selector as selector;
 #[doc(inline)]

@@ -62,3 +62,43 @@ fn a_day_passes_at_once_in_virtual_time() {
     virtual_loop.run_until_complete(async { tulipa::sleep(day).await }).unwrap();
     assert_eq!(virtual_loop.elapsed(), day);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_protocol_serves_and_another_one_connects() {
+    use std::io;
+    use tulipa::{Protocol, Transport, create_connection, create_server};
+
+    struct Upper;
+    impl Protocol for Upper {
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) -> io::Result<()> {
+            transport.write(&data.to_ascii_uppercase());
+            Ok(())
+        }
+    }
+    struct Ask(Rc<Cell<Option<Vec<u8>>>>);
+    impl Protocol for Ask {
+        fn connection_made(&mut self, transport: &Transport) -> io::Result<()> {
+            transport.write(b"hello");
+            Ok(())
+        }
+
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) -> io::Result<()> {
+            self.0.set(Some(data.to_vec()));
+            transport.close();
+            Ok(())
+        }
+    }
+    let answer = Rc::new(Cell::new(None));
+    let heard = answer.clone();
+    let result = tulipa::run(async move {
+        let server = create_server("127.0.0.1:0", || Upper).await?;
+        let address = server.local_addrs()[0].inet().expect("an internet address");
+        let connection = create_connection(address, || Ask(heard)).await?;
+        connection.wait_closed().await;
+        server.shutdown(std::time::Duration::from_secs(1)).await;
+        io::Result::Ok(())
+    });
+    result.expect("it runs").expect("it connects");
+    assert_eq!(answer.take().as_deref(), Some(&b"HELLO"[..]));
+}
