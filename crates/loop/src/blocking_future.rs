@@ -3,10 +3,15 @@
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
+
+#[cfg(all(test, loom))]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(all(test, loom)))]
+use std::sync::{Mutex, MutexGuard};
 
 use tulipa_selector::Token;
 
@@ -37,22 +42,87 @@ struct Link {
     location: &'static Location<'static>,
 }
 
-/// How far the task is. The loop moves it from `Waiting` to `Started` and on to `Ended`, the holder of
-/// the future from `Waiting` to `Cancelled`, and from all but `Ended` to `Abandoned` when it is dropped.
-/// So exactly one of the two sides hears of a panic.
+/// How far the task is, and what the holder of the future has said meanwhile: one does not wait for the
+/// other, so both are kept.
+struct State {
+    stage: Stage,
+    /// Whether the task is to be cancelled when it is started.
+    cancelled: bool,
+    /// Whether the future was dropped before the task had ended: the loop reports a panic.
+    abandoned: bool,
+}
+
+/// What [`Link::cancel`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cancel {
+    ByLoop,
+    Task(Token),
+    TooLate,
+}
+
+/// The loop moves it on, each time under the lock, so that exactly one of the two sides hears of a panic.
 #[derive(Clone, Copy)]
-enum State {
+enum Stage {
+    /// A task that is cancelled now is never started.
     Waiting,
+    /// The future is being made, which is the program's code.
+    Starting,
     Started(Token),
-    /// Cancelled before it was started: it never is.
-    Cancelled,
-    /// It has ended while the future was there; the job has, or is about to have, the result.
+    /// If the future was there, the job has, or is about to have, the result.
     Ended,
-    /// The future was dropped: the loop reports a panic.
-    Abandoned,
 }
 
 impl Link {
+    fn new(thread: thread::ThreadId, location: &'static Location<'static>) -> Link {
+        let state = State { stage: Stage::Waiting, cancelled: false, abandoned: false };
+        Link { state: Mutex::new(state), thread, location }
+    }
+
+    /// The loop: whether the task is to be started.
+    fn begin(&self) -> bool {
+        let mut state = self.lock();
+        if !state.cancelled {
+            state.stage = Stage::Starting;
+        }
+        !state.cancelled
+    }
+
+    /// The loop: the task is there. Whether it is to be cancelled, which nobody else does.
+    fn started(&self, key: Token) -> bool {
+        let mut state = self.lock();
+        state.stage = Stage::Started(key);
+        state.cancelled
+    }
+
+    /// The loop: the task has ended. Whether nobody else hears how.
+    fn ended(&self) -> bool {
+        let mut state = self.lock();
+        state.stage = Stage::Ended;
+        state.abandoned
+    }
+
+    /// The holder: the task is to be cancelled. Who does that: the loop, when it comes to it; or the
+    /// holder, if it is told which task; or nobody any more.
+    fn cancel(&self) -> Cancel {
+        let mut state = self.lock();
+        match state.stage {
+            Stage::Started(key) => Cancel::Task(key),
+            Stage::Ended => Cancel::TooLate,
+            Stage::Waiting | Stage::Starting => {
+                state.cancelled = true;
+                Cancel::ByLoop
+            }
+        }
+    }
+
+    /// The holder goes. Whether the task has ended, so that the result is its own.
+    fn abandon(&self) -> bool {
+        let mut state = self.lock();
+        let ended = matches!(state.stage, Stage::Ended);
+        state.abandoned = !ended;
+        ended
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,32 +168,20 @@ impl Remote {
             let result = take.lock().unwrap_or_else(PoisonError::into_inner).take();
             result.unwrap_or(Err(JoinError::Cancelled))
         });
-        let state = Mutex::new(State::Waiting);
-        let link = Arc::new(Link { state, thread: self.thread(), location });
+        let link = Arc::new(Link::new(self.thread(), location));
         let started = link.clone();
         self.call_soon(move |handle| {
-            // Dropping the job says that there is no result.
-            if matches!(*started.lock(), State::Cancelled) {
+            if !started.begin() {
+                // Dropping the job says that there is no result.
                 return;
             }
             let task = handle.spawn_at(location, None, Start::Soon, make());
             let reference = task.reference();
-            let mut state = started.lock();
-            if matches!(*state, State::Waiting) {
-                *state = State::Started(reference.key());
-            }
-            let cancelled = matches!(*state, State::Cancelled);
-            drop(state);
-            if cancelled {
+            if started.started(reference.key()) {
                 reference.cancel();
             }
             task.finish_with(move |task, ended| {
-                let mut state = started.lock();
-                let abandoned = matches!(*state, State::Abandoned);
-                if !abandoned {
-                    *state = State::Ended;
-                }
-                drop(state);
+                let abandoned = started.ended();
                 match ended {
                     Err(JoinError::Panicked(payload)) if abandoned => task.report_panic(payload),
                     ended => {
@@ -179,16 +237,11 @@ impl<T> BlockingFuture<T> {
         if self.is_done() {
             return false;
         }
-        let mut state = self.link.lock();
-        let key = match *state {
-            State::Started(key) => key,
-            State::Ended | State::Abandoned => return false,
-            State::Waiting | State::Cancelled => {
-                *state = State::Cancelled;
-                return !self.remote.is_closed();
-            }
+        let key = match self.link.cancel() {
+            Cancel::Task(key) => key,
+            Cancel::ByLoop => return !self.remote.is_closed(),
+            Cancel::TooLate => return false,
         };
-        drop(state);
         let asked = self.remote.call_soon(move |handle| {
             TaskRef::of(handle.clone(), key).cancel();
         });
@@ -224,17 +277,9 @@ impl<T> Future for BlockingFuture<T> {
 impl<T> Drop for BlockingFuture<T> {
     fn drop(&mut self) {
         let Some(job) = self.job.take() else { return };
-        let mut state = self.link.lock();
-        match *state {
-            State::Ended => {}
-            // Left as it is, so that it is not started.
-            State::Cancelled => return,
-            State::Waiting | State::Started(_) | State::Abandoned => {
-                *state = State::Abandoned;
-                return;
-            }
+        if !self.link.abandon() {
+            return;
         }
-        drop(state);
         // The result is there or on its way. A panic has nobody else to take it any more.
         if let Ok(Err(JoinError::Panicked(payload))) = job.wait() {
             let location = Some(self.link.location);
@@ -252,3 +297,7 @@ impl<T> fmt::Debug for BlockingFuture<T> {
         write!(f, "<BlockingFuture {state} spawned at {}>", self.link.location)
     }
 }
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p tulipa-loop --lib loom`
+#[cfg(all(test, loom))]
+mod loom_tests;

@@ -80,8 +80,8 @@ pub(crate) struct Core {
     pub(crate) tasks: RefCell<Tasks>,
     /// The task whose step this is.
     pub(crate) current_task: Cell<Option<Token>>,
-    /// Whether a task has ever had a context.
-    pub(crate) has_contexts: Cell<bool>,
+    /// Whether a task has ever had a context or a span.
+    pub(crate) dressed: Cell<bool>,
     /// Whether tasks are to be dropped before the turn ends.
     pub(crate) doomed: Cell<bool>,
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
@@ -188,7 +188,7 @@ impl Core {
             timers: RefCell::new(Timers::new(start)),
             tasks: RefCell::default(),
             current_task: Cell::new(None),
-            has_contexts: Cell::new(false),
+            dressed: Cell::new(false),
             doomed: Cell::new(false),
             sources: RefCell::default(),
             readers: RefCell::default(),
@@ -391,7 +391,7 @@ pub(crate) fn log(context: &ErrorContext) {
 }
 
 /// Logs something. Subscribers are user code too, and when they panic there is nobody left to tell.
-fn unheard(log: impl FnOnce()) {
+pub(crate) fn unheard(log: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(log)) {
         forget_payload(ErrorContext::panic(Origin::ExceptionHandler, None, payload));
     }

@@ -5,9 +5,14 @@ use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+#[cfg(all(test, loom))]
+use loom::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(not(all(test, loom)))]
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::report::panic_message;
 
@@ -198,8 +203,10 @@ impl<T> JobHandle<T> {
     /// # Errors
     /// [`JobError`].
     pub fn wait(self) -> Result<T, JobError> {
-        let pending = |state: &mut State<T>| matches!(state, State::Pending(_));
-        let state = self.cell.done.wait_while(self.cell.lock(), pending);
+        let mut state = self.cell.lock();
+        while matches!(*state, State::Pending(_)) {
+            state = self.cell.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
         drop(state);
         self.cell.take(None).unwrap_or(Err(JobError::Cancelled))
     }
@@ -209,9 +216,13 @@ impl<T> JobHandle<T> {
     ///
     /// # Errors
     /// The handle, when the time is over.
+    #[cfg_attr(all(test, loom), allow(unused, reason = "loom knows no time"))]
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T, JobError>, JobHandle<T>> {
+        #[cfg(not(all(test, loom)))]
         let pending = |state: &mut State<T>| matches!(state, State::Pending(_));
+        #[cfg(not(all(test, loom)))]
         let waited = self.cell.done.wait_timeout_while(self.cell.lock(), timeout, pending);
+        #[cfg(not(all(test, loom)))]
         drop(waited);
         self.cell.take(None).ok_or(self)
     }
@@ -253,3 +264,7 @@ impl<T> fmt::Debug for JobHandle<T> {
         write!(f, "<JobHandle {state} created at {}>", self.work.location())
     }
 }
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p tulipa-loop --lib loom`
+#[cfg(all(test, loom))]
+mod loom_tests;

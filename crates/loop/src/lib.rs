@@ -42,6 +42,11 @@
 //! on a thread at a time. At most 2³² − 2 timers, as many tasks, and 64 loops with signal handlers.
 //! After `fork` a loop refuses to run in the child, which may do no more with it than drop it.
 //!
+//! # Tracing
+//! With a `tracing` subscriber for the level TRACE each task has a span `runtime.spawn`, and each wake is
+//! an event of `runtime::waker`: the names that tokio-console knows. Failures that nobody takes, and slow
+//! callbacks in debug mode, are events of the target `tulipa`.
+//!
 //! # Features
 //! | feature | adds |
 //! |---|---|
@@ -60,12 +65,13 @@
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
 //! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
 //! | `group`, `group_start`, `gather` | [`task_group`], [`TaskGroup::start`], [`gather()`], [`try_gather`], [`wait`], [`as_completed`] |
+//! | `exit_stack` | [`AsyncExitStack`]: clean-up that awaits |
 //! | `staggered` | [`staggered_race`], for connecting to one of several addresses |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`to_thread`], [`ThreadPool`] and `run_in_executor` |
-//! | `report`, `instrument` | failures that have no caller; looking at a loop while it runs |
+//! | `report`, `instrument`, `trace` | failures that have no caller; looking at a loop while it runs; spans by tokio-console's names |
 //! | `loop_bound` | [`LoopBound`]: what is not `Send` in the hands of those who want `Send` |
 //! | `sys` | the only `unsafe` code: signal dispositions, values that stay on their thread |
 //!
@@ -80,6 +86,7 @@ mod context;
 mod core;
 mod event_loop;
 mod executor;
+mod exit_stack;
 mod future;
 mod gather;
 mod group;
@@ -108,6 +115,7 @@ mod task;
 mod thread_pool;
 mod timeout;
 mod timers;
+mod trace;
 mod turn;
 mod yield_now;
 
@@ -119,6 +127,7 @@ pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
     ThreadPool, ThreadPoolBuilder, to_thread,
 };
+pub use exit_stack::AsyncExitStack;
 pub use future::{CallbackId, Cancelled, LoopFuture, Outcome, Promise, SharedFuture};
 pub use gather::{AsCompleted, ReturnWhen, as_completed, gather, try_gather, wait};
 pub use group::{GroupClosed, GroupError, GroupTask, TaskGroup, task_group};

@@ -3,15 +3,19 @@
 
 use std::any::Any;
 use std::panic::Location;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Wake, Waker};
 
+use tracing::Span;
+
 use crate::LoopHandle;
-use crate::core::Ready;
+use crate::core::{Ready, unheard};
 use crate::handle::with_current;
 use crate::remote::Shared;
 use crate::report::Origin;
+use crate::trace;
 
 /// Polls the future and says whether it has ended, keeping its result for itself.
 type PollMain<'a> = dyn FnMut(&mut Context<'_>) -> bool + 'a;
@@ -22,6 +26,7 @@ pub(crate) struct MainFuture<'a> {
     waker: Waker,
     location: &'static Location<'static>,
     context: crate::Context,
+    span: Option<Rc<Span>>,
     state: State,
 }
 
@@ -38,6 +43,8 @@ struct WakeMain {
     shared: Arc<Shared>,
     run: u64,
     scheduled: AtomicBool,
+    /// The id of the future's span.
+    traced: Option<u64>,
 }
 
 /// Tells the runs of all loops apart, so that a late waker of an earlier run wakes nobody.
@@ -58,6 +65,9 @@ impl Wake for WakeMain {
         if local.is_none() {
             self.shared.wake_main(self.run);
         }
+        if self.traced.is_some() {
+            trace::woken(self.traced);
+        }
     }
 }
 
@@ -71,11 +81,15 @@ impl<'a> MainFuture<'a> {
     ) -> MainFuture<'a> {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let shared = handle.core.shared.clone();
-        let wake = Arc::new(WakeMain { shared, run, scheduled: AtomicBool::new(true) });
+        let location = Location::caller();
+        let opened = trace::is_on().then(|| trace::open("block_on", "main", 0, "", location));
+        let span = opened.flatten();
+        let traced = span.as_ref().and_then(|span| span.id()).map(|id| id.into_u64());
+        let scheduled = AtomicBool::new(true);
+        let wake = Arc::new(WakeMain { shared, run, scheduled, traced });
         handle.core.ready.borrow_mut().push(Ready::Main(run));
         let waker = Waker::from(wake.clone());
-        let location = Location::caller();
-        MainFuture { poll, wake, waker, location, context, state: State::Pending }
+        MainFuture { poll, wake, waker, location, context, span, state: State::Pending }
     }
 
     pub(crate) fn run(&self) -> u64 {
@@ -92,7 +106,10 @@ impl<'a> MainFuture<'a> {
         let mut context = Context::from_waker(&self.waker);
         let (poll, inherited) = (&mut *self.poll, &mut self.context);
         let poll = || inherited.run(|| poll(&mut context));
-        let watched = handle.core.watch(handle, Origin::Main, Some(self.location), poll);
+        let span = self.span.clone();
+        let watched = trace::inside(span.as_deref(), || {
+            handle.core.watch(handle, Origin::Main, Some(self.location), poll)
+        });
         match watched {
             Ok(false) => return,
             Ok(true) => self.state = State::Ended,
@@ -103,6 +120,7 @@ impl<'a> MainFuture<'a> {
 
     /// Whether the future has ended; resumes its panic if it ended with one.
     pub(crate) fn finish(self) -> bool {
+        unheard(|| drop(self.span));
         match self.state {
             State::Pending => false,
             State::Ended => true,

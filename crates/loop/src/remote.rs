@@ -24,6 +24,7 @@ use crate::context::{self, copy_context};
 use crate::core::{Core, Ready};
 use crate::handle::with_current;
 use crate::task::TaskRunnable;
+use crate::trace;
 
 /// The loop is closed: nothing will run on it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -220,12 +221,16 @@ impl Shared {
     /// ready queue, which is plain memory, from anywhere else into the queue of messages.
     pub(crate) fn schedule_task(&self, task: TaskRunnable) {
         let mut task = Some(task);
-        with_current(self.id, |core| {
-            if let Some(task) = task.take() {
-                core.ready.borrow_mut().push(Ready::Task(task));
-            }
+        let span = with_current(self.id, |core| {
+            let task = task.take()?;
+            let span = core.traced(task.metadata());
+            core.ready.borrow_mut().push(Ready::Task(task));
+            span
         });
-        let Some(task) = task else { return };
+        let Some(task) = task else {
+            // After the look at the current loop: a subscriber may do anything.
+            return trace::woken(span.flatten());
+        };
         match self.queue.push(Message::Task(task)) {
             // A waker has nobody to tell about a broken doorbell: the next message does.
             Ok(()) => drop(self.notifier.notify()),
@@ -269,7 +274,9 @@ impl Core {
                     self.ready.borrow_mut().push(Ready::Main(run));
                 }
                 Message::Task(task) => {
+                    let span = self.traced(task.metadata());
                     self.ready.borrow_mut().push(Ready::Task(task));
+                    trace::woken(span);
                 }
                 Message::Call(call) => {
                     self.ready.borrow_mut().push(Ready::Remote(call));

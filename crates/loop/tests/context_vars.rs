@@ -6,6 +6,7 @@ mod common;
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -13,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Log, OnDrop, reporting_loop};
+use proptest::prelude::*;
 use tulipa_loop::{
     Context, ContextVar, LoopHandle, copy_context, current_task, sleep, spawn, spawn_eager,
     task_group, yield_now,
@@ -428,4 +430,119 @@ fn names_are_shown_and_values_are_not() {
     assert!(context.contains("number") && context.contains("name") && !context.contains("secret"));
     assert_eq!(format!("{token:?}"), "<ContextToken of 'number', which had a value>");
     assert_eq!(format!("{:?}", NUMBER.scope(1, async {})), "<ContextScope of 'number'>");
+}
+
+#[test]
+fn a_runner_runs_its_main_task_in_a_copy_of_its_callers_context() {
+    let runner = tulipa_loop::Runner::with_loop(
+        tulipa_loop::EventLoop::builder()
+            .selector(tulipa_selector::VirtualSelector::new())
+            .build()
+            .unwrap(),
+    );
+    let mut context = Context::new();
+    context.run(|| drop(NUMBER.set(3)));
+    let main = async || {
+        yield_now().await;
+        NUMBER.get().inspect(|number| drop(NUMBER.set(number + 1)))
+    };
+    assert_eq!(context.run(|| runner.run(main())).unwrap(), Some(3));
+    assert_eq!(context.run(|| runner.run(main())).unwrap(), Some(3));
+    assert_eq!(runner.run(main()).unwrap(), None);
+}
+
+/// What a task of a random program does.
+#[derive(Clone, Debug)]
+enum Op {
+    Set(usize, u32),
+    Yield,
+    /// A child that does the rest of these, while its parent goes on.
+    Spawn(Vec<Op>),
+    Callback(Vec<Op>),
+    Scope(usize, u32, Vec<Op>),
+}
+
+static VARS: [ContextVar<u32>; 3] =
+    [ContextVar::new("a"), ContextVar::new("b"), ContextVar::new("c")];
+
+type Model = [Option<u32>; 3];
+
+fn seen() -> Model {
+    [0, 1, 2].map(|variable: usize| VARS[variable].get())
+}
+
+/// Does the operations beside a model of the context; each difference is a failure.
+fn perform(ops: Vec<Op>, mut model: Model, wrong: Log) -> Pin<Box<dyn Future<Output = Model>>> {
+    Box::pin(async move {
+        for op in ops {
+            if seen() != model {
+                wrong.add(format!("{:?} instead of {model:?} before {op:?}", seen()));
+            }
+            match op {
+                Op::Set(variable, value) => {
+                    VARS[variable].set(value);
+                    model[variable] = Some(value);
+                }
+                Op::Yield => yield_now().await,
+                Op::Spawn(ops) => drop(spawn(perform(ops, model, wrong.clone()))),
+                Op::Callback(ops) => {
+                    let wrong = wrong.clone();
+                    LoopHandle::current().call_soon(move |handle| {
+                        // A callback cannot wait, but what it spawns can.
+                        VARS[0].set(1000);
+                        let model = [Some(1000), model[1], model[2]];
+                        drop(handle.spawn(perform(ops, model, wrong)));
+                    });
+                }
+                Op::Scope(variable, value, ops) => {
+                    let mut inner = model;
+                    inner[variable] = Some(value);
+                    let inner =
+                        VARS[variable].scope(value, perform(ops, inner, wrong.clone())).await;
+                    // What it set of other variables stays.
+                    let outer = model[variable];
+                    model = inner;
+                    model[variable] = outer;
+                }
+            }
+        }
+        model
+    })
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let leaf = prop_oneof![
+        (0..3usize, 0..100u32).prop_map(|(variable, value)| Op::Set(variable, value)),
+        Just(Op::Yield),
+    ];
+    let op = leaf.prop_recursive(4, 40, 6, |inner| {
+        let ops = proptest::collection::vec(inner, 0..6);
+        prop_oneof![
+            ops.clone().prop_map(Op::Spawn),
+            ops.clone().prop_map(Op::Callback),
+            (0..3usize, 100..200u32, ops)
+                .prop_map(|(variable, value, ops)| Op::Scope(variable, value, ops)),
+        ]
+    });
+    proptest::collection::vec(op, 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn contexts_follow_the_model(ops in ops()) {
+        let (virtual_loop, reports) = reporting_loop();
+        let wrong = Log::default();
+        virtual_loop.run_until_complete(perform(ops, [None; 3], wrong.clone())).unwrap();
+        virtual_loop.run_until_idle();
+        prop_assert_eq!(wrong.take(), Vec::<String>::new());
+        prop_assert_eq!(reports.take(), Vec::<String>::new());
+        prop_assert_eq!(seen(), [None; 3]);
+        prop_assert!(virtual_loop.all_tasks().is_empty());
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("TULIPA_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256)
 }

@@ -3,14 +3,16 @@
 #[path = "task_common/mod.rs"]
 mod common;
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use common::reporting_loop;
-use tulipa_loop::{EventLoop, JoinError, RemoteError, cancellable, yield_now};
+use tulipa_loop::{BlockingFuture, EventLoop, JoinError, RemoteError, cancellable, yield_now};
 use tulipa_testing::VirtualLoop;
 
 /// Runs `other` in another thread beside a real loop, which it can reach.
@@ -123,4 +125,91 @@ fn dropping_the_future_leaves_the_task_alone_and_its_panic_is_reported() {
     virtual_loop.run_until_idle();
     let late = reports.take();
     assert!(late.len() == 1 && late[0].contains("late"), "{late:?}");
+}
+
+#[test]
+fn a_panic_of_a_task_that_was_cancelled_and_given_up_while_it_was_made_is_reported() {
+    let (virtual_loop, reports) = reporting_loop();
+    let slot = Arc::new(Mutex::new(None::<BlockingFuture<()>>));
+    let own = slot.clone();
+    let future = virtual_loop.remote().spawn(move || {
+        // What another thread may do while the future is being made here.
+        let future = own.lock().unwrap().take().unwrap();
+        assert!(future.cancel());
+        drop(future);
+        let cleans_up = common::OnDrop(|| panic!("while cleaning up"));
+        async move {
+            let _cleans_up = cleans_up;
+            pending::<()>().await;
+        }
+    });
+    *slot.lock().unwrap() = Some(future.unwrap());
+    virtual_loop.run_until_idle();
+    let heard = reports.take();
+    assert!(heard.len() == 1 && heard[0].contains("while cleaning up"), "{heard:?}");
+    assert_eq!(virtual_loop.statistics().tasks, 0);
+}
+
+/// Tasks of a loop and threads that wake them, over and over: each wake is one step or a part of one, and
+/// none is lost. For the sanitizer and for many runs.
+#[test]
+#[cfg_attr(miri, ignore = "a real selector")]
+fn tasks_that_other_threads_wake_get_every_wake() {
+    const ROUNDS: u32 = 200;
+    let event_loop = EventLoop::new().unwrap();
+    let (threads, tasks): (Vec<_>, Vec<_>) = (0..4)
+        .map(|_| {
+            let (wakers, receive) = mpsc::channel::<Waker>();
+            let count = Arc::new(AtomicU32::new(0));
+            let theirs = count.clone();
+            let thread = thread::spawn(move || {
+                for waker in receive {
+                    theirs.fetch_add(1, Relaxed);
+                    let extra = waker.clone();
+                    waker.wake();
+                    drop(extra);
+                }
+            });
+            let task = event_loop.spawn(async move {
+                for round in 1..=ROUNDS {
+                    let mut sent = false;
+                    poll_fn(|context| {
+                        if !sent {
+                            sent = true;
+                            wakers.send(context.waker().clone()).unwrap();
+                        }
+                        // What was written before the wake is seen after it, without an order of its own.
+                        if count.load(Relaxed) < round { Poll::Pending } else { Poll::Ready(()) }
+                    })
+                    .await;
+                }
+            });
+            (thread, task)
+        })
+        .unzip();
+    let all = async {
+        for task in tasks {
+            task.await.unwrap();
+        }
+    };
+    event_loop.run_until_complete(all).unwrap();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    // Wakers that outlive the loop, woken and dropped elsewhere.
+    let (send, receive) = mpsc::channel::<Waker>();
+    let late = event_loop.spawn(poll_fn(move |context| {
+        let _ = send.send(context.waker().clone());
+        Poll::<()>::Pending
+    }));
+    event_loop.run_once(Duration::ZERO).unwrap();
+    event_loop.set_exception_handler(Some(Rc::new(|_: &_, _: &_| ())));
+    let waker = receive.recv().unwrap();
+    let thread = thread::spawn(move || {
+        waker.wake_by_ref();
+        drop(waker);
+    });
+    drop(late);
+    drop(event_loop);
+    thread.join().unwrap();
 }

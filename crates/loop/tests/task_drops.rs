@@ -8,12 +8,12 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::Log;
+use common::{Log, reporting_loop};
 use tulipa_loop::{
-    ReturnWhen, Task, Timeout, as_completed, cancellable, gather, interval, shield, sleep, spawn,
+    AsyncExitStack, ContextVar, LoopBound, ReturnWhen, StartError, Starting, Task, TaskStatus,
+    Timeout, as_completed, cancellable, gather, interval, shield, sleep, spawn, staggered_race,
     task_group, timeout, try_gather, wait, wait_for, yield_now,
 };
-use tulipa_testing::VirtualLoop;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,7 @@ fn drop_each<F: Future<Output = ()> + 'static>(program: impl Fn() -> F) {
     for by_cancel in [true, false] {
         let mut finished = false;
         for step in 0..MOST_STEPS {
-            let virtual_loop = VirtualLoop::new();
+            let (virtual_loop, reports) = reporting_loop();
             let log = Log::default();
             let seen = log.clone();
             let bystander = virtual_loop.spawn(async move {
@@ -60,6 +60,8 @@ fn drop_each<F: Future<Output = ()> + 'static>(program: impl Fn() -> F) {
             virtual_loop.advance(100 * SECOND);
             assert_eq!(log.take(), ["bystander"], "step {step}");
             assert!(victim.is_done() && bystander.is_done());
+            assert_ne!(victim.status(), TaskStatus::Panicked, "an assertion of the program failed");
+            assert!(reports.take().is_empty());
             let left = virtual_loop.all_tasks();
             assert!(left.is_empty(), "after step {step} there is left: {left:?}");
             assert_eq!(virtual_loop.statistics().timers, 0);
@@ -150,5 +152,82 @@ fn several() {
         while let Some(task) = tasks.next().await {
             task.await.unwrap();
         }
+    });
+}
+
+#[test]
+fn starting() {
+    drop_each(|| async {
+        let result = task_group(async |group| {
+            let child = async |starting: Starting<Rc<u32>>| {
+                let _ = cancellable(sleep(SECOND)).await;
+                yield_now().await;
+                let unwanted = starting.started(Rc::new(1));
+                drop(unwanted);
+                let _ = cancellable(sleep(SECOND)).await;
+                Ok(Rc::new(2))
+            };
+            let (one, task) = group.start(child).await.unwrap();
+            let fails = group.start(async |_: Starting<()>| {
+                sleep(SECOND).await;
+                Err::<(), _>("early")
+            });
+            assert!(matches!(fails.await, Err(StartError::Failed("early"))));
+            assert_eq!(*one + *task.await.unwrap(), 3);
+            let silent = group.start(async |_: Starting<()>| Ok(()));
+            assert!(matches!(silent.await, Err(StartError::NotStarted)));
+            Ok(())
+        });
+        result.await.unwrap();
+    });
+}
+
+#[test]
+fn racing() {
+    drop_each(|| async {
+        let attempts = (0..4).map(|number| async move {
+            let cancelled = cancellable(sleep((4 - number) * SECOND)).await.is_err();
+            yield_now().await;
+            if cancelled || number < 2 { Err(number) } else { Ok(Rc::new(number)) }
+        });
+        let winner = staggered_race(attempts, Some(SECOND)).await.unwrap();
+        // The first fails when the fourth begins, and the third is ready together with the fourth.
+        assert!(winner.index >= 2 && winner.errors.len() == 4);
+        let failing = (0..2).map(|number| async move { Err::<(), _>(number) });
+        assert_eq!(staggered_race(failing, None).await, Err(vec![0, 1]));
+    });
+}
+
+#[test]
+fn exits() {
+    drop_each(|| async {
+        AsyncExitStack::run(async |stack| {
+            stack.push(sleep(SECOND));
+            stack.push(async {
+                let _ = cancellable(sleep(SECOND)).await;
+                yield_now().await;
+            });
+            sleep(SECOND).await;
+            stack.pop_all().aclose().await;
+            stack.push(yield_now());
+        })
+        .await;
+    });
+}
+
+#[test]
+fn wrapping() {
+    static NUMBER: ContextVar<u32> = ContextVar::new("number");
+    drop_each(|| async {
+        let scope = NUMBER.scope(1, async {
+            let task = spawn(async {
+                yield_now().await;
+                NUMBER.get()
+            });
+            sleep(SECOND).await;
+            (task.await.unwrap(), NUMBER.get())
+        });
+        assert_eq!(LoopBound::new(scope).await, (Some(1), Some(1)));
+        assert_eq!(NUMBER.get(), None);
     });
 }

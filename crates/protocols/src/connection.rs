@@ -99,14 +99,59 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Waits until what waits to be written is down to the low limit, or can be written no more because the
+    /// connection has failed or is over. Completes at once if it is.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn drained(&self) {
+        WaitFor { transport: self.clone(), what: Moment::Drained, id: None }.await;
+    }
+
+    /// Waits until no handshake is going on: until a filter that was put in by [`upgrade`](Self::upgrade) is open, or
+    /// has failed, which ends the connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn opened(&self) {
+        WaitFor { transport: self.clone(), what: Moment::Opened, id: None }.await;
+    }
+
+    /// Waits until all is written, given to the operating system that is; or can be written no more, as
+    /// with [`drained`](Self::drained).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn flushed(&self) {
+        WaitFor { transport: self.clone(), what: Moment::Flushed, id: None }.await;
+    }
+}
+
 /// What somebody waits for.
 #[derive(Clone, Copy)]
 enum Moment {
     Made,
     Lost,
+    Drained,
+    Flushed,
+    Opened,
 }
 
-/// Waits until a protocol has been told something.
+impl Moment {
+    fn has_come(self, state: &State) -> bool {
+        let settled = !matches!(state.phase(), Phase::Opening | Phase::Open | Phase::Closing);
+        match self {
+            Moment::Made => state.made.get() || state.lost.get(),
+            Moment::Lost => state.lost.get(),
+            Moment::Drained => settled || state.buffered() <= state.limits().low,
+            Moment::Flushed => settled || state.buffered() == 0,
+            Moment::Opened => state.phase() != Phase::Opening,
+        }
+    }
+}
+
+/// Waits until something is true of a connection.
 struct WaitFor {
     transport: Transport,
     what: Moment,
@@ -118,14 +163,18 @@ impl Future for WaitFor {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let state = self.transport.state.clone();
-        let made = state.made.get() && matches!(self.what, Moment::Made);
-        if made || state.lost.get() {
+        if matches!(self.what, Moment::Drained | Moment::Flushed) {
+            // What this task has written need not wait for the end of its step.
+            state.flush_if_asked();
+        }
+        if self.what.has_come(&state) {
             return Poll::Ready(());
         }
         // Cloned and dropped where nothing is borrowed.
         let waker = context.waker().clone();
         let known = self.id;
         let (id, old) = state.with_extras(|extras| extras.waiters.set(known, waker));
+        state.awaited.set(true);
         self.id = Some(id);
         drop(old);
         Poll::Pending

@@ -234,6 +234,7 @@ impl State {
             None => Ok(()),
         };
         if result.is_ok()
+            && !self.awaited.get()
             && before <= self.limits().low
             && self.is_socket()
             && self.output.get() != Output::Ending
@@ -261,7 +262,8 @@ impl State {
         // A driver that is being called looks at the interest itself.
         let unwatched = !self.dispatching.get() && self.interest() != self.watched.get();
         let discarded = self.leaf.has_discarded();
-        if told || (left && !self.blocked.get()) || unwatched || discarded {
+        let awaited = before > 0 && self.awaited.get();
+        if told || (left && !self.blocked.get()) || unwatched || discarded || awaited {
             self.attend();
         }
     }

@@ -114,6 +114,8 @@ pub(crate) struct State {
     pub(crate) unflushed: Cell<bool>,
     /// Whether the link takes nothing until its source is writable.
     pub(crate) blocked: Cell<bool>,
+    /// Whether somebody waits for what was written to leave.
+    pub(crate) awaited: Cell<bool>,
     /// What the selector was asked for.
     pub(crate) watched: Cell<Interest>,
     /// The server that it came to.
@@ -135,7 +137,7 @@ pub(crate) struct Extras {
     pub(crate) limits: Option<WriteBufferLimits>,
     /// The queue may not grow beyond this.
     pub(crate) cap: Option<usize>,
-    /// Who waits for the beginning or the end.
+    /// Who waits for the beginning, the end, or room.
     pub(crate) waiters: Waiters,
     /// Why the connection never came to be, for whoever asked for it.
     pub(crate) failed: Option<io::Error>,
@@ -193,6 +195,7 @@ impl State {
             dispatching: Cell::new(false),
             unflushed: Cell::new(false),
             blocked: Cell::new(false),
+            awaited: Cell::new(false),
             watched: Cell::new(Interest::NONE),
             server: Cell::default(),
             extras: RefCell::default(),

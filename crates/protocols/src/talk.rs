@@ -157,6 +157,9 @@ impl<P: Protocol> Talk<P> {
         }
         // What was closed or ended just now may be all written.
         state.advance();
+        if state.awaited.replace(false) {
+            self.wake(host);
+        }
         self.tell_end(host)
     }
 

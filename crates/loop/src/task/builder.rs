@@ -9,6 +9,7 @@ use super::{Key, Task, TaskRef};
 use crate::LoopHandle;
 use crate::context::{Context, copy_context};
 use crate::core::Ready;
+use crate::trace;
 
 /// Sets up a task: see [`LoopHandle::task`].
 #[must_use = "a builder does nothing until `spawn`"]
@@ -134,7 +135,7 @@ impl LoopHandle {
         let future_type = std::any::type_name::<F>;
         let context = copy_context();
         if !context.is_empty() {
-            self.core.has_contexts.set(true);
+            self.core.dressed.set(true);
         }
         let inserted = self.core.tasks.borrow_mut().insert(location, future_type, name, context);
         // With more than four billion tasks pending, one more would be dropped unheard otherwise.
@@ -145,6 +146,9 @@ impl LoopHandle {
             .metadata(Key(key))
             .spawn_local(|_| body, move |runnable| shared.schedule_task(runnable));
         let task = Task::new(TaskRef::spawned(self.clone(), key, id), raw);
+        if trace::is_on() {
+            task.open_span();
+        }
         if start == Start::Now && self.is_running() {
             self.run_task(runnable);
         } else {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
+use tracing::Span;
 use tulipa_selector::Token;
 
 use super::table::{Done, DoneCallback, Finisher};
@@ -238,6 +239,19 @@ impl TaskRef {
         let mut tasks = self.handle.core.tasks.borrow_mut();
         let entry = tasks.get_pending(self.key);
         let old = entry.and_then(|entry| entry.extras().finisher.replace(finisher));
+        drop(tasks);
+        drop(old);
+    }
+
+    pub(crate) fn set_span(&self, span: Option<Rc<Span>>) {
+        if span.is_none() {
+            return;
+        }
+        self.handle.core.dressed.set(true);
+        let mut tasks = self.handle.core.tasks.borrow_mut();
+        let old = tasks
+            .get_pending(self.key)
+            .and_then(|entry| std::mem::replace(&mut entry.extras().span, span));
         drop(tasks);
         drop(old);
     }

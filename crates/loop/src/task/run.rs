@@ -13,6 +13,7 @@ use crate::LoopHandle;
 use crate::context::{self, Context as Inherited};
 use crate::core::Core;
 use crate::report::{ErrorContext, Failure, Origin};
+use crate::trace;
 
 /// How often a closing loop collects tasks. One round is enough unless another thread is in the middle
 /// of a wake, or destructors wake what was collected already; a thread that does not get to run for
@@ -99,8 +100,8 @@ impl LoopHandle {
         let core = &self.core;
         let key = task.metadata().0;
         let outer = core.current_task.replace(Some(key));
-        if core.has_contexts.get() || context::is_active() {
-            self.run_in_context(key, task);
+        if core.dressed.get() || context::is_active() {
+            self.run_dressed(key, task);
         } else {
             task.run();
             if context::is_active() {
@@ -112,11 +113,17 @@ impl LoopHandle {
     }
 
     #[cold]
-    fn run_in_context(&self, key: Token, task: TaskRunnable) {
-        let inherited = self.core.tasks.borrow().context(key);
+    fn run_dressed(&self, key: Token, task: TaskRunnable) {
+        let tasks = self.core.tasks.borrow();
+        let (inherited, span) = (tasks.context(key), tasks.span(key));
+        drop(tasks);
         let outer = context::swap(inherited);
-        task.run();
+        trace::inside(span.as_deref(), || {
+            task.run();
+        });
         self.keep_context(key, outer);
+        // The table has another share of the span.
+        drop(span);
     }
 
     /// Puts the context that a step has left away for the next one.
@@ -128,7 +135,7 @@ impl LoopHandle {
         let unneeded = if left.is_same(&known) {
             left
         } else {
-            core.has_contexts.set(true);
+            core.dressed.set(true);
             core.tasks.borrow_mut().set_context(key, left)
         };
         // The last share of a value may go with it.
@@ -150,7 +157,7 @@ impl LoopHandle {
         for done in ended.callbacks {
             self.schedule_done(done.call, done.location, status);
         }
-        core.release(self, || drop((ended.own_waker, ended.entry)));
+        core.release(self, || drop((ended.own_waker, ended.entry, ended.span)));
     }
 
     /// Drops the tasks that are to be dropped before the turn ends, wherever their steps wait.

@@ -8,6 +8,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::task::Waker;
 
+use tracing::Span;
 use tulipa_selector::{Slots, Token};
 
 use super::TaskStatus;
@@ -51,6 +52,8 @@ pub(super) struct Extras {
     pub(super) name: Option<Rc<str>>,
     /// What it inherited, and what its steps have set.
     context: Context,
+    /// While tasks are being traced.
+    pub(super) span: Option<Rc<Span>>,
     pub(super) callbacks: Vec<Done>,
     /// The number of done callbacks ever added.
     pub(super) added: u64,
@@ -88,6 +91,7 @@ pub(super) struct Ended {
     pub(super) joiner: Option<Waker>,
     pub(super) callbacks: Vec<Done>,
     pub(super) finisher: Option<Finisher>,
+    pub(super) span: Option<Rc<Span>>,
     /// The entry itself if its handle is gone.
     pub(super) entry: Option<Entry>,
 }
@@ -192,6 +196,10 @@ impl Tasks {
         }
     }
 
+    pub(crate) fn span(&self, key: Token) -> Option<Rc<Span>> {
+        self.entries.get(key)?.extras.as_ref()?.span.clone()
+    }
+
     pub(super) fn before_poll(&self, key: Token) -> (Step, Option<&'static Location<'static>>) {
         match self.entries.get(key) {
             Some(entry) => (entry.step(), Some(entry.location)),
@@ -224,15 +232,16 @@ impl Tasks {
         if entry.status == TaskStatus::Pending {
             return None;
         }
-        let (mut callbacks, mut finisher) = (Vec::new(), None);
+        let (mut callbacks, mut finisher, mut span) = (Vec::new(), None, None);
         if let Some(extras) = &mut entry.extras {
             callbacks = std::mem::take(&mut extras.callbacks);
             finisher = extras.finisher.take();
+            span = extras.span.take();
         }
         let (own_waker, joiner) = (entry.waker.take(), entry.joiner.take());
         let (status, detached) = (entry.status, entry.detached);
         let entry = detached.then(|| self.entries.remove(key)).flatten();
-        Some(Ended { status, own_waker, joiner, callbacks, finisher, entry })
+        Some(Ended { status, own_waker, joiner, callbacks, finisher, span, entry })
     }
 
     /// The handle is gone. Gives back the entry if the task has ended.

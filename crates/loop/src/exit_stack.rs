@@ -1,0 +1,168 @@
+//! [`AsyncExitStack`]: clean-up that awaits, for a number of things that is not known before.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::{pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::report::{ErrorContext, Origin};
+use crate::{Cancelled, LoopHandle, cancellable, current_task};
+
+/// What is to be done at the end, last in, first out. Stands for `contextlib.AsyncExitStack`.
+///
+/// [`run`](Self::run) is the usual form. Clones are handles to one stack. What is still on a stack when
+/// its last handle is dropped is dropped too, and not run.
+///
+/// ```
+/// use tulipa_loop::{AsyncExitStack, EventLoop, yield_now};
+///
+/// let event_loop = EventLoop::new()?;
+/// let sum = event_loop.run_until_complete(AsyncExitStack::run(async |stack| {
+///     for connection in 1..=3 {
+///         stack.push(async move {
+///             yield_now().await; // says goodbye
+///             println!("closed {connection}");
+///         });
+///     }
+///     6
+/// }))?;
+/// assert_eq!(sum, 6); // closed 3, closed 2, closed 1
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct AsyncExitStack {
+    exits: Rc<RefCell<Vec<Exit>>>,
+}
+
+/// A future does nothing before it is polled, so it is its own callback.
+type Exit = Pin<Box<dyn Future<Output = ()>>>;
+
+impl AsyncExitStack {
+    /// An empty stack.
+    pub fn new() -> AsyncExitStack {
+        AsyncExitStack::default()
+    }
+
+    /// Runs `body` with a stack, then what it has put there, and gives its value.
+    ///
+    /// The exits run in whatever way the body ends: with a value, with a panic, which goes on afterwards,
+    /// or because the task is cancelled. The body is then dropped where it is suspended, the exits run,
+    /// and after them the cancel goes on to what is around this.
+    ///
+    /// # Panics
+    /// With the panic of the body or of an exit; all exits have run.
+    ///
+    /// # Cancel safety
+    /// When it is *dropped*, by a timeout for example, nothing can await any more: body and exits are
+    /// dropped. Make it a task and use [`wait_for`](crate::wait_for) where the exits matter.
+    pub async fn run<T>(body: impl AsyncFnOnce(AsyncExitStack) -> T) -> T {
+        let stack = AsyncExitStack::new();
+        let ended = caught(cancellable(body(stack.clone()))).await;
+        stack.aclose().await;
+        match ended {
+            Ok(Ok(value)) => value,
+            Ok(Err(Cancelled)) => {
+                cancel_again();
+                // Until a frame around this takes the request, or the task is dropped.
+                pending().await
+            }
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    /// Puts something on the stack that is done by awaiting it. Its errors are its own. Stands for
+    /// `push_async_callback`, and for `enter_async_context` where the thing that was entered is `self`.
+    pub fn push(&self, exit: impl Future<Output = ()> + 'static) {
+        let exit = Box::pin(exit);
+        self.exits.borrow_mut().push(exit);
+    }
+
+    /// Puts a closure on the stack. Stands for `callback`.
+    pub fn callback(&self, exit: impl FnOnce() + 'static) {
+        self.push(async move { exit() });
+    }
+
+    /// Moves everything to another stack: what was opened step by step is now whole, and its owner closes
+    /// it. Stands for `pop_all`.
+    pub fn pop_all(&self) -> AsyncExitStack {
+        AsyncExitStack { exits: Rc::new(RefCell::new(self.exits.take())) }
+    }
+
+    /// How many things are on the stack.
+    pub fn len(&self) -> usize {
+        self.exits.borrow().len()
+    }
+
+    /// Whether nothing is on the stack.
+    pub fn is_empty(&self) -> bool {
+        self.exits.borrow().is_empty()
+    }
+
+    /// Does what is on the stack, the last thing first, also what is put there meanwhile. Stands for
+    /// `aclose`.
+    ///
+    /// A task that is cancelled meanwhile ends the exit that is being awaited, and no other; the
+    /// request is pending again afterwards.
+    ///
+    /// # Panics
+    /// With the first panic of an exit, when all have run; others are reported.
+    ///
+    /// # Cancel safety
+    /// The exit that is being awaited is dropped; the others stay on the stack.
+    pub async fn aclose(&self) {
+        let mut cancelled = false;
+        let mut panic = None;
+        loop {
+            let exit = self.exits.borrow_mut().pop();
+            let Some(exit) = exit else { break };
+            match caught(cancellable(exit)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Cancelled)) => cancelled = true,
+                Err(payload) if panic.is_none() => panic = Some(payload),
+                Err(payload) => report(payload),
+            }
+        }
+        if cancelled {
+            cancel_again();
+        }
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+}
+
+/// A future that gives its panic, also one of what it drops.
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(payload) => Poll::Ready(Err(payload)),
+    })
+    .await
+}
+
+/// Requests what was consumed here on behalf of others.
+fn cancel_again() {
+    if let Some(task) = current_task() {
+        task.cancel();
+    }
+}
+
+fn report(payload: Box<dyn Any + Send>) {
+    if let Some(handle) = LoopHandle::try_current() {
+        handle.call_exception_handler(ErrorContext::panic(Origin::Task, None, payload));
+    }
+}
+
+impl fmt::Debug for AsyncExitStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Read before it is written: the writer is the program's.
+        let exits = self.len();
+        write!(f, "<AsyncExitStack exits={exits}>")
+    }
+}
