@@ -54,6 +54,8 @@ mod leaks;
 #[cfg(unix)]
 mod network;
 mod random;
+#[cfg(unix)]
+mod simulation;
 mod stage;
 mod test_runner;
 #[cfg(unix)]
@@ -66,6 +68,8 @@ pub use network::{
     Chunking, Fault, FaultCounts, Faults, MemoryNetwork, NetworkLink, NetworkListener, Path,
 };
 pub use random::Random;
+#[cfg(unix)]
+pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate};
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
 #[cfg(unix)]
 pub use trace::Trace;

@@ -5,6 +5,7 @@ mod faults;
 mod link;
 mod pair;
 mod path;
+mod programs;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -181,9 +182,10 @@ impl MemoryNetwork {
         HOST.get().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
-    /// An address as the code at hand means it: its own host has many names.
+    /// An address as the code at hand means it: its own host has several.
     fn meant(&self, mut address: SocketAddr) -> SocketAddr {
-        if address.ip().is_loopback() || address.ip().is_unspecified() {
+        let is_own = address.ip().is_loopback() || address.ip().is_unspecified();
+        if address.is_ipv4() && is_own {
             address.set_ip(self.here());
         }
         address

@@ -233,13 +233,16 @@ impl Core {
             return;
         }
         let reset = reset || !end.inbox.is_empty();
-        let was_reset = end.input == Input::Reset;
         let output = std::mem::replace(&mut end.output, Output::Ended);
-        let (source, other) = (end.source, pair.ends[1 - side].gone);
+        let was_reset = end.input == Input::Reset;
+        let (source, peer) = (end.source, &pair.ends[1 - side]);
+        let (other, knows) = (peer.gone, peer.input == Input::Reset);
+        // A reset that was made up by a fault has not come from the peer, who learns of it by what it sends.
+        let reset = reset || was_reset;
         self.world.set_ready(source, Readiness::NONE);
         self.note(format_args!("drop {id}.{side}{}", if reset { " with a reset" } else { "" }));
         match output {
-            _ if was_reset => {}
+            _ if reset && knows => {}
             _ if reset => self.send(id, side, What::Reset),
             Output::Flowing => self.send(id, side, What::Fin),
             Output::Ended => {}
@@ -367,6 +370,9 @@ impl Core {
         }
         end.arrived += bytes.len() as u64;
         let peer = &mut pair.ends[1 - side];
+        if peer.input == Input::Reset {
+            return;
+        }
         if peer.gone || peer.input == Input::Ended {
             // Nobody is there to read it.
             if !std::mem::replace(&mut peer.refused, true) {
