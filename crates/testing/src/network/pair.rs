@@ -364,8 +364,8 @@ impl Core {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let end = &mut pair.ends[side];
         let left = end.doom.map_or(u64::MAX, |(after, _)| after.saturating_sub(end.arrived));
-        let doomed = left <= bytes.len() as u64;
-        if doomed {
+        let (doomed, cut) = (left <= bytes.len() as u64, left < bytes.len() as u64);
+        if cut {
             bytes.truncate(left as usize);
         }
         end.arrived += bytes.len() as u64;
@@ -374,21 +374,25 @@ impl Core {
             return;
         }
         if peer.gone || peer.input == Input::Ended {
-            // Nobody is there to read it.
-            if !std::mem::replace(&mut peer.refused, true) {
-                self.send(id, 1 - side, What::Reset);
-            }
-            return;
+            return self.refuse(id, side);
         }
         peer.inbox.extend(&bytes);
         debug_assert!(peer.inbox.len() <= pair.path.buffer, "no more is received than was allowed");
         self.note(format_args!("arrive {id}.{}: {} bytes", 1 - side, bytes.len()));
         if doomed {
-            self.meet_doom(id, side);
+            self.meet_doom(id, side, cut);
         }
     }
 
-    fn meet_doom(&mut self, id: PairId, side: usize) {
+    /// Bytes have come where nobody is to read them: their sender is told so, once.
+    fn refuse(&mut self, id: PairId, side: usize) {
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        if !std::mem::replace(&mut pair.ends[1 - side].refused, true) {
+            self.send(id, 1 - side, What::Reset);
+        }
+    }
+
+    fn meet_doom(&mut self, id: PairId, side: usize, cut: bool) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let Some((_, fault)) = pair.ends[side].doom.take() else { return };
         let client = pair.ends[CLIENT].address;
@@ -399,13 +403,16 @@ impl Core {
             return self.break_off(id);
         }
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        pair.ends[side].wire.retain(|parcel| matches!(parcel.what, What::Room(_)));
         if fault == Fault::HalfClose {
+            pair.ends[side].wire.retain(|parcel| matches!(parcel.what, What::Room(_)));
             pair.ends[side].output = Output::Ended;
         }
         let peer = &mut pair.ends[1 - side];
         if peer.input == Input::Flowing {
             peer.input = Input::Ended;
+        }
+        if cut && fault == Fault::Fin {
+            self.refuse(id, side);
         }
         self.refresh(id, side);
         self.refresh(id, 1 - side);
