@@ -180,7 +180,7 @@ impl<P: Protocol + 'static> Source for Driver<P> {
                     self.talk.deliver(handle);
                 }
             }
-            _ => {}
+            _ => unwanted = event.is_readable(),
         }
         self.leave(handle, state, unwanted);
     }
