@@ -43,9 +43,10 @@ fn stuck(
 #[test]
 fn b63_connection_lost_comes_once_when_resume_writing_closes() {
     let record = Record::new();
-    let (event_loop, connection, theirs) = stuck(&record, |moment, transport| match moment {
-        Moment::Resume => transport.close(),
-        _ => {}
+    let (event_loop, connection, theirs) = stuck(&record, |moment, transport| {
+        if matches!(moment, Moment::Resume) {
+            transport.close();
+        }
     });
     connection.write(&pattern(4 << 20));
     until(&event_loop, "a pause", || record.is_paused());
