@@ -42,10 +42,10 @@ mod linux {
         }
         let plan = Plan::from_args();
         for (title, connections, size, lines) in [
-            ("echo of 64 bytes, 1 connection", 1, 64, 1),
-            ("echo of 64 bytes, 100 connections", 100, 64, 1),
-            ("echo of 100 KiB, 10 connections", 10, 100 * 1024, 1),
-            ("echo of lines, 100 connections, 16 in flight", 100, 64, 16),
+            ("echo of 64 bytes, 1 connection, each round", 1, 64, 1),
+            ("echo of 64 bytes, 100 connections, each round", 100, 64, 1),
+            ("echo of 100 KiB, 10 connections, each round", 10, 100 * 1024, 1),
+            ("echo of 16 lines, 100 connections, each round", 100, 64, 16),
         ] {
             let mut table = Table::new(title, "bare epoll");
             type Start = fn(mpsc::Sender<SocketAddr>);
@@ -80,7 +80,6 @@ mod linux {
         connections: Vec<TcpStream>,
         message: Vec<u8>,
         answer: Vec<u8>,
-        lines: usize,
     }
 
     impl Client {
@@ -94,13 +93,12 @@ mod linux {
             line[size - 1] = b'\n';
             let message = line.repeat(lines);
             let answer = vec![0; message.len()];
-            Client { connections: (0..connections).map(connect).collect(), message, answer, lines }
+            Client { connections: (0..connections).map(connect).collect(), message, answer }
         }
 
-        /// At least `repeats` messages, over all connections in turn.
-        fn exchange(&mut self, repeats: u64) {
-            let per_round = (self.connections.len() * self.lines) as u64;
-            for _ in 0..repeats.div_ceil(per_round) {
+        /// So many rounds; in each, every connection sends what it has to say and waits for the answer.
+        fn exchange(&mut self, rounds: u64) {
+            for _ in 0..rounds {
                 for stream in &mut self.connections {
                     stream.write_all(&self.message).expect("the server reads");
                 }
@@ -191,7 +189,7 @@ mod linux {
         run(
             told,
             start_server_with(listen(), 64 * 1024, async move |mut reader, writer| {
-                let mut buffer = vec![0; 64 * 1024];
+                let mut buffer = vec![0; 256 * 1024];
                 loop {
                     let read = reader.read(&mut buffer).await?;
                     if read == 0 {
@@ -286,7 +284,7 @@ mod linux {
     fn tokio_echo(told: &mpsc::Sender<SocketAddr>) {
         tokio_serve(told, async |mut stream| {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            let mut buffer = vec![0; 64 * 1024];
+            let mut buffer = vec![0; 256 * 1024];
             while let Ok(read) = stream.read(&mut buffer).await {
                 if read == 0 || stream.write_all(&buffer[..read]).await.is_err() {
                     return;
