@@ -140,6 +140,10 @@ impl Stage<'_> {
         self.bench.event_loop()
     }
 
+    pub(crate) fn is_swapped(&self) -> bool {
+        self.swapped
+    }
+
     pub(crate) fn shows_resets(&self) -> bool {
         self.bench.shows_resets()
     }
