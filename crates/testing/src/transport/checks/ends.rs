@@ -195,12 +195,13 @@ pub(crate) fn after_the_end(stage: &Stage<'_>) {
 
 pub(crate) fn timeout(stage: &Stage<'_>) {
     let (near, far) = stage.quiet();
-    near.set_timeout(Some(Duration::from_millis(20)));
-    far.set_timeout(Some(Duration::from_millis(20)));
-    far.set_timeout(None);
+    near.set_timeout(Some(Duration::from_secs(3600)));
+    far.set_timeout(Some(Duration::from_secs(3600)));
     stage.settle();
-    near.set_timeout(Some(Duration::from_millis(40)));
-    stage.pass(Duration::from_millis(200));
+    far.set_timeout(Some(Duration::ZERO));
+    far.set_timeout(None);
+    near.set_timeout(Some(Duration::from_millis(20)));
+    stage.pass(Duration::from_millis(50));
     let count = |end: &End| end.record.calls().iter().filter(|c| **c == Call::TimedOut).count();
     assert_eq!((count(&near), count(&far)), (1, 0));
     near.set_timeout(Some(Duration::ZERO));
