@@ -69,8 +69,8 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `protocol` | [`Protocol`], [`BufferedProtocol`], [`AfterEof`]: what a program implements |
-//! | `state`, `input`, `output` | what is true of a connection, and every change of it |
 //! | `transport`, `options`, `connection` | [`Transport`], [`Flow`]; [`Connection`], [`attach`] |
+//! | `state`, `input`, `output` | what is true of a connection, and every change of it |
 //! | `talk` | what the protocol is told, when and in which order |
 //! | `driver` | the loop's end: events, interests, timeouts |
 //! | `write_queue`, `leaf` | what waits to be written; the buffers that connections share |

@@ -87,7 +87,7 @@ impl State {
     #[inline]
     pub(crate) fn write_piece(&self, data: &[u8]) -> Flow {
         let small = data.len().wrapping_sub(1) < LARGE - 1;
-        if small && self.queued.get() == 0 && self.dispatching.get() && self.accepts_writes() {
+        if small && self.accepts_writes() {
             self.append(|queue, leaf| queue.append(data, leaf));
             return self.after_write();
         }

@@ -174,6 +174,11 @@ impl Transport {
         self.state.try_read(buffer)
     }
 
+    /// Whether [`try_read`](Self::try_read) would do anything but say that it would block, as far as is known.
+    pub fn is_readable(&self) -> bool {
+        self.state.is_readable()
+    }
+
     /// Reads once into the loop's own buffer of 256 KiB and gives what came, one byte or more, to `take`;
     /// `None` if nothing did.
     pub fn read_with<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
