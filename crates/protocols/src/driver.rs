@@ -180,6 +180,8 @@ impl<P: Protocol + 'static> Source for Driver<P> {
                     self.talk.deliver(handle);
                 }
             }
+            // Nobody reads any more.
+            Phase::Closing => unwanted = event.is_readable(),
             _ => {}
         }
         self.leave(handle, state, unwanted);

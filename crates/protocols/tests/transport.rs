@@ -358,3 +358,27 @@ fn an_error_of_a_callback_is_delivered_and_not_reported_and_a_panic_is_both() {
         }
     }
 }
+
+#[test]
+fn p5_input_that_comes_while_a_connection_closes_does_not_spin() {
+    let event_loop = strict_loop();
+    let (ours, mut theirs) = unix();
+    let record = Record::new();
+    let closing = record.reacting(|moment, transport| {
+        if let Moment::Data(_) = moment {
+            transport.close();
+        }
+        Ok(AfterEof::Close)
+    });
+    let connection = connect(&event_loop, ours, closing);
+    connection.write(&pattern(4 << 20));
+    assert_sleeps(&event_loop);
+    theirs.write_all(b"close").unwrap();
+    until(&event_loop, "it closes", || connection.is_closing());
+    theirs.write_all(b"nobody reads this").unwrap();
+    assert_sleeps(&event_loop);
+    assert!(!record.is_lost());
+    // And the end of the input, which can be read for ever.
+    theirs.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_sleeps(&event_loop);
+}
