@@ -7,7 +7,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{assert_sleeps, connect, pattern, reset, settle, strict_loop, tcp, unix, until};
+use common::{
+    assert_sleeps, connect, descriptors, pattern, reset, settle, strict_loop, tcp, unix, until,
+};
 use tulipa_protocols::{
     AfterEof, Buffered, BufferedProtocol, Detached, Filtered, Protocol, SocketLink, Transport,
     WriteBufferLimits, attach,
@@ -381,4 +383,90 @@ fn p5_input_that_comes_while_a_connection_closes_does_not_spin() {
     // And the end of the input, which can be read for ever.
     theirs.shutdown(std::net::Shutdown::Write).unwrap();
     assert_sleeps(&event_loop);
+}
+
+#[test]
+fn p10_connections_leave_no_descriptor_and_no_thread_behind() {
+    const CHILD: &str = "TULIPA_PROTOCOLS_ALONE";
+    if std::env::var_os(CHILD).is_none() {
+        // Where no other test opens anything.
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "p10_connections_leave_no_descriptor_and_no_thread_behind"]);
+        let output = child.env(CHILD, "1").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let before = (descriptors(), threads());
+    for round in 0..8 {
+        let event_loop = strict_loop();
+        let (ours, theirs) = tcp();
+        let mut theirs = Some(theirs);
+        let record = Record::new();
+        let connection = connect(&event_loop, ours, record.reacting(|_, _| Ok(AfterEof::KeepOpen)));
+        // Transports that outlive the loop keep no socket.
+        let transport = connection.transport().clone();
+        match round {
+            0 => connection.close(),
+            1 => connection.abort(),
+            2 => connection.reset(),
+            3 => theirs.take().into_iter().for_each(reset),
+            4 => drop(theirs.take()),
+            5 => connection.upgrade(ToyRecords::client(), &[]).unwrap(),
+            6 => {}
+            _ => {
+                connection.write(&pattern(16 << 20));
+            }
+        }
+        drop(connection);
+        settle(&event_loop);
+        drop(event_loop);
+        drop(theirs);
+        record.assert_over();
+        assert!(transport.with_fd(|_| ()).is_err());
+        assert_eq!((descriptors(), threads()), before, "round {round}");
+    }
+}
+
+#[test]
+fn p5_idle_connections_in_every_fault_state_do_not_spin() {
+    let event_loop = strict_loop();
+    let keep = |_: Moment<'_>, _: &Transport| Ok(AfterEof::KeepOpen);
+    let records: Vec<_> = (0..5).map(|_| Record::new()).collect();
+    let mut kept = Vec::new();
+    let mut peers = Vec::new();
+    for (n, record) in records.iter().enumerate() {
+        let (ours, mut theirs) = tcp();
+        let connection = connect(&event_loop, ours, record.reacting(keep));
+        theirs.set_nonblocking(true).unwrap();
+        match n {
+            0 => {
+                connection.pause_reading();
+                settle(&event_loop);
+                reset(theirs);
+            }
+            1 => {
+                theirs.shutdown(std::net::Shutdown::Write).unwrap();
+                peers.push(theirs);
+            }
+            2 => {
+                connection.write(&pattern(16 << 20));
+                peers.push(theirs);
+            }
+            3 => {
+                connection.pause_reading();
+                settle(&event_loop);
+                common::fill(&mut theirs, &pattern(1 << 20));
+                peers.push(theirs);
+            }
+            _ => {
+                connection.write(&pattern(16 << 20));
+                connection.close();
+                peers.push(theirs);
+            }
+        }
+        kept.push(connection);
+    }
+    assert_sleeps(&event_loop);
+    assert!(records.iter().all(|record| !record.is_lost()));
 }
