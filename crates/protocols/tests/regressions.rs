@@ -44,7 +44,7 @@ fn stuck(
 fn b63_connection_lost_comes_once_when_resume_writing_closes() {
     let record = Record::new();
     let (event_loop, connection, theirs) = stuck(&record, |moment, transport| {
-        if let Moment::Resume = moment {
+        if matches!(moment, Moment::Resume) {
             transport.close();
         }
     });
@@ -549,4 +549,22 @@ fn b70_writing_is_resumed_at_the_low_limit_also_when_a_filter_holds_the_bytes() 
     assert_eq!(record.calls(), [Call::Made, Call::Pause]);
     connection.set_room(Some(60_000));
     assert_eq!(record.calls(), [Call::Made, Call::Pause, Call::Resume]);
+}
+
+#[test]
+fn b74_closing_in_a_callback_while_more_input_comes_and_output_waits_does_not_spin() {
+    let record = Record::new();
+    let (event_loop, connection, theirs) = stuck(&record, |moment, transport| {
+        if matches!(moment, Moment::Data(_)) {
+            transport.close();
+        }
+    });
+    connection.write(&pattern(4 << 20));
+    settle(&event_loop);
+    (&theirs).write_all(b"close").unwrap();
+    settle(&event_loop);
+    // It closes, its output waits for a peer that does not read, and this is not wanted any more.
+    (&theirs).write_all(b"more").unwrap();
+    assert_sleeps(&event_loop);
+    assert!(!record.is_lost());
 }

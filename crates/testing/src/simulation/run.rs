@@ -8,7 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tulipa_loop::{ErrorContext, EventLoop, Failure, JoinError, LoopHandle, Task};
+use tulipa_loop::{
+    ErrorContext, EventLoop, ExceptionHandler, Failure, JoinError, LoopHandle, Task,
+};
 use tulipa_selector::Timeout;
 
 use super::sabotage::SABOTAGE;
@@ -66,7 +68,7 @@ impl Simulation {
         let result = result.map(|()| run.summary());
         if result.is_err() {
             // What is dropped now is not worth a report.
-            let ignore: Rc<dyn Fn(&LoopHandle, &ErrorContext)> = Rc::new(|_, _| {});
+            let ignore: Rc<ExceptionHandler> = Rc::new(|_, _| {});
             run.virtual_loop.set_exception_handler(Some(ignore));
         }
         result
