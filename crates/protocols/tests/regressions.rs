@@ -1,5 +1,5 @@
 //! Where the known bugs of other transports are tested, by their number in the catalogue that the test
-//! names use, and those that are tested nowhere else.
+//! names use, and those that are tested nowhere else. What these tests found here is in `transport`.
 //!
 //! | bugs | where |
 //! |---|---|
@@ -17,8 +17,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use common::{
-    Strict, assert_sleeps, connect, descriptors, drain, pattern, reset, settle, shrink,
-    strict_loop, tcp, unix, until,
+    Strict, assert_sleeps, connect, drain, pattern, reset, settle, shrink, strict_loop, tcp, unix,
+    until,
 };
 use tulipa_protocols::{AfterEof, Connection, Detached, Flow, Transport, WriteBufferLimits};
 use tulipa_testing::{Call, Moment, Record, Recorder, ToyRecords};
@@ -461,92 +461,6 @@ fn b87_a_buffer_that_was_handed_out_is_not_overwritten_by_another_read() {
     one_peer.write_all(&[1; 1000]).unwrap();
     other_peer.write_all(&[2; 1000]).unwrap();
     until(&event_loop, "data", || seen.get() > 0);
-}
-
-#[test]
-fn p5_idle_connections_in_every_fault_state_do_not_spin() {
-    let event_loop = strict_loop();
-    let keep = |_: Moment<'_>, _: &Transport| Ok(AfterEof::KeepOpen);
-    let records: Vec<_> = (0..5).map(|_| Record::new()).collect();
-    let mut kept = Vec::new();
-    let mut peers = Vec::new();
-    for (n, record) in records.iter().enumerate() {
-        let (ours, mut theirs) = tcp();
-        let connection = connect(&event_loop, ours, record.reacting(keep));
-        theirs.set_nonblocking(true).unwrap();
-        match n {
-            0 => {
-                connection.pause_reading();
-                settle(&event_loop);
-                reset(theirs);
-            }
-            1 => {
-                theirs.shutdown(std::net::Shutdown::Write).unwrap();
-                peers.push(theirs);
-            }
-            2 => {
-                connection.write(&pattern(16 << 20));
-                peers.push(theirs);
-            }
-            3 => {
-                connection.pause_reading();
-                settle(&event_loop);
-                common::fill(&mut theirs, &pattern(1 << 20));
-                peers.push(theirs);
-            }
-            _ => {
-                connection.write(&pattern(16 << 20));
-                connection.close();
-                peers.push(theirs);
-            }
-        }
-        kept.push(connection);
-    }
-    assert_sleeps(&event_loop);
-    assert!(records.iter().all(|record| !record.is_lost()));
-}
-
-#[test]
-fn p10_connections_leave_no_descriptor_and_no_thread_behind() {
-    const CHILD: &str = "TULIPA_PROTOCOLS_ALONE";
-    if std::env::var_os(CHILD).is_none() {
-        // Where no other test opens anything.
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "p10_connections_leave_no_descriptor_and_no_thread_behind"]);
-        let output = child.env(CHILD, "1").output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        return;
-    }
-    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    let before = (descriptors(), threads());
-    for round in 0..8 {
-        let event_loop = strict_loop();
-        let (ours, theirs) = tcp();
-        let mut theirs = Some(theirs);
-        let record = Record::new();
-        let connection = connect(&event_loop, ours, record.reacting(|_, _| Ok(AfterEof::KeepOpen)));
-        // Transports that outlive the loop keep no socket.
-        let transport = connection.transport().clone();
-        match round {
-            0 => connection.close(),
-            1 => connection.abort(),
-            2 => connection.reset(),
-            3 => theirs.take().into_iter().for_each(reset),
-            4 => drop(theirs.take()),
-            5 => connection.upgrade(ToyRecords::client(), &[]).unwrap(),
-            6 => {}
-            _ => {
-                connection.write(&pattern(16 << 20));
-            }
-        }
-        drop(connection);
-        settle(&event_loop);
-        drop(event_loop);
-        drop(theirs);
-        record.assert_over();
-        assert!(transport.with_fd(|_| ()).is_err());
-        assert_eq!((descriptors(), threads()), before, "round {round}");
-    }
 }
 
 #[test]
