@@ -60,7 +60,10 @@ mod virtual_loop;
 pub use clock::{Advance, advance, elapsed, world};
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
 #[cfg(unix)]
-pub use transport::{Call, Counts, MemoryLink, Moment, Record, Recorder, ToyRecords};
+pub use transport::{
+    Call, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
+    check_transport,
+};
 pub use virtual_loop::VirtualLoop;
 
 /// For `#[tulipa::test]`. Not part of the interface: it changes with any version.

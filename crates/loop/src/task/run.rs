@@ -83,6 +83,7 @@ impl<F: Future> Future for Body<F> {
             Err(_) => TaskStatus::Cancelled,
         };
         let detached = core.tasks.borrow_mut().end(key, status);
+        core.task_ended.set(true);
         if core.is_watched() {
             let task = TaskRef::new(handle.clone(), key);
             core.instrument(handle, |instrument| instrument.task_ended(&task, status));
@@ -127,7 +128,9 @@ impl LoopHandle {
             }
         }
         core.current_task.set(outer);
-        self.finish_task(key);
+        if core.task_ended.replace(false) {
+            self.finish_task(key);
+        }
     }
 
     #[cold]

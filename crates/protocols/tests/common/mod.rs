@@ -142,13 +142,9 @@ pub fn connect_link<P: Protocol + 'static>(
     attach(&event_loop.handle(), link, protocol).expect("a connection")
 }
 
-/// Small buffers on both ends, so that little is on its way.
-pub fn shrink(near: &impl AsFd, far: &impl AsFd) {
-    for fd in [near.as_fd(), far.as_fd()] {
-        let socket = socket2::SockRef::from(&fd);
-        socket.set_send_buffer_size(2048).expect("a socket");
-        socket.set_recv_buffer_size(2048).expect("a socket");
-    }
+/// A small buffer for what is sent. The receiver's stays: the window of a tiny one opens by timers of seconds.
+pub fn shrink(socket: &impl AsFd) {
+    socket2::SockRef::from(socket).set_send_buffer_size(2048).expect("a socket");
 }
 
 /// Makes the drop of a socket a reset.
