@@ -51,14 +51,30 @@
 
 mod clock;
 mod leaks;
+#[cfg(unix)]
+mod network;
+mod random;
+#[cfg(unix)]
+mod simulation;
 mod stage;
 mod test_runner;
+#[cfg(unix)]
+mod trace;
 #[cfg(unix)]
 mod transport;
 mod virtual_loop;
 
 pub use clock::{Advance, advance, elapsed, world};
+#[cfg(unix)]
+pub use network::{
+    Chunking, Fault, FaultCounts, Faults, MemoryNetwork, NetworkLink, NetworkListener, Path,
+};
+pub use random::Random;
+#[cfg(unix)]
+pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate};
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
+#[cfg(unix)]
+pub use trace::Trace;
 #[cfg(unix)]
 pub use transport::{
     Call, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
