@@ -25,7 +25,7 @@ pub enum JoinError {
     #[error("the task panicked: {}", panic_message(&**.0))]
     Panicked(Box<dyn Any + Send>),
     /// The wait would never end: a task waits for itself, or its loop's thread blocks on it.
-    #[error("a task cannot wait for itself")]
+    #[error("the wait would never end")]
     Deadlock,
 }
 
