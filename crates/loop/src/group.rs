@@ -261,6 +261,9 @@ impl<E: 'static> TaskGroup<E> {
         }
         task.finish_with(move |_, result| {
             group.leave(number, Starter::take_panic(starter.as_deref(), result));
+            if let Some(starter) = starter {
+                starter.end();
+            }
         });
         GroupTask { reference, value }
     }
