@@ -82,11 +82,9 @@ impl<F: Future> Future for Body<F> {
             Err(JoinError::Panicked(_)) => TaskStatus::Panicked,
             Err(_) => TaskStatus::Cancelled,
         };
+        // From here to the end of the step nothing of the program's is called while the handle exists: it
+        // may not go before its result is where it looks for that.
         let detached = core.tasks.borrow_mut().end(key, status);
-        if core.is_watched() {
-            let task = TaskRef::new(handle.clone(), key);
-            core.instrument(handle, |instrument| instrument.task_ended(&task, status));
-        }
         if detached {
             match ended {
                 Err(JoinError::Panicked(payload)) => {
@@ -165,17 +163,22 @@ impl LoopHandle {
         let core = &self.core;
         let ended = core.tasks.borrow_mut().take_ended(key);
         let Some(ended) = ended else { return };
+        let status = ended.status;
+        if core.is_watched() {
+            let task = TaskRef::new(self.clone(), key);
+            core.instrument(self, |instrument| instrument.task_ended(&task, status));
+        }
         if let Some(joiner) = ended.joiner {
             core.release(self, || joiner.wake());
         }
         if let Some(finisher) = ended.finisher {
             core.release(self, || finisher(self));
         }
-        let status = ended.status;
         for done in ended.callbacks {
             self.schedule_done(done.call, done.location, status);
         }
-        core.release(self, || drop((ended.own_waker, ended.entry, ended.span)));
+        let entry = core.tasks.borrow_mut().remove_detached(key);
+        core.release(self, || drop((ended.own_waker, entry, ended.span)));
     }
 
     /// Drops the tasks that are to be dropped before the turn ends, wherever their steps wait.
