@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use tulipa_selector::Token;
 
+use crate::await_graph::Shared;
 use crate::job::{Job, JobHandle};
 use crate::report::{ErrorContext, Origin};
 use crate::task::Start;
@@ -200,9 +201,9 @@ impl<T> BlockingFuture<T> {
     ///
     /// # Errors
     /// [`JoinError`]; [`JoinError::Deadlock`] on the thread of the task's loop, which could not run
-    /// meanwhile.
+    /// meanwhile, unless the task has ended.
     pub fn wait(mut self) -> Result<T, JoinError> {
-        if self.is_at_home() {
+        if self.would_deadlock() {
             return Err(JoinError::Deadlock);
         }
         let job = self.job.take();
@@ -218,7 +219,7 @@ impl<T> BlockingFuture<T> {
         mut self,
         timeout: Duration,
     ) -> Result<Result<T, JoinError>, BlockingFuture<T>> {
-        if self.is_at_home() {
+        if self.would_deadlock() {
             return Ok(Err(JoinError::Deadlock));
         }
         let Some(job) = self.job.take() else { return Ok(Err(JoinError::Cancelled)) };
@@ -253,8 +254,9 @@ impl<T> BlockingFuture<T> {
         self.job.as_ref().is_none_or(JobHandle::is_done)
     }
 
-    fn is_at_home(&self) -> bool {
-        self.link.thread == thread::current().id()
+    /// Whether only this thread could end the task for which it is to wait.
+    fn would_deadlock(&self) -> bool {
+        !self.is_done() && self.link.thread == thread::current().id()
     }
 }
 
@@ -267,8 +269,10 @@ impl<T> Future for BlockingFuture<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let loop_id = self.remote.loop_id();
         let job = self.job.as_mut().expect("a task was asked for its result a second time");
-        let Poll::Ready(result) = Pin::new(job).poll(context) else { return Poll::Pending };
+        let polled = job.poll_as(context, |job| Shared::Remote { job, loop_id });
+        let Poll::Ready(result) = polled else { return Poll::Pending };
         self.job = None;
         Poll::Ready(flatten(result.ok()))
     }

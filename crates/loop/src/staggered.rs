@@ -4,14 +4,14 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{Location, resume_unwind};
-use std::rc::Rc;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::gather::{CancelOnDrop, Completions};
-use crate::sleep::Deadline;
+use crate::await_graph::{How, Purpose};
+use crate::gather::{CancelOnDrop, Waiting};
 use crate::task::Start;
-use crate::{JoinError, LoopHandle};
+use crate::{JoinError, LoopHandle, Sleep};
 
 /// How a [`staggered_race`] was won.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,8 @@ pub struct Winner<T, E> {
 /// ```
 ///
 /// The iterator is asked for an attempt when that is to begin, and for no more than are begun. Without a
-/// `delay` an attempt begins only when the one before it has failed. Each attempt is a task; one that is
+/// `delay` an attempt begins only when the one before it has failed; with one of zero there is a new one in
+/// each turn. Each attempt is a task; one that is
 /// cancelled by others has failed, without an error.
 ///
 /// # Order
@@ -87,7 +88,7 @@ struct Race<T, E> {
     handle: LoopHandle,
     location: &'static Location<'static>,
     tasks: CancelOnDrop<Result<T, E>>,
-    completions: Rc<Completions>,
+    waiting: Waiting,
     running: usize,
     errors: Vec<Option<E>>,
     winner: Option<(usize, T)>,
@@ -102,9 +103,9 @@ enum Event {
 
 impl<T: 'static, E: 'static> Race<T, E> {
     fn new(handle: LoopHandle, location: &'static Location<'static>) -> Race<T, E> {
-        let (tasks, completions) = (CancelOnDrop(Vec::new()), Rc::default());
+        let (tasks, waiting) = (CancelOnDrop(Vec::new()), Waiting::new(How::Race));
         let (errors, winner, panic) = (Vec::new(), None, None);
-        Race { handle, location, tasks, completions, running: 0, errors, winner, panic }
+        Race { handle, location, tasks, waiting, running: 0, errors, winner, panic }
     }
 
     async fn run<F>(
@@ -130,27 +131,28 @@ impl<T: 'static, E: 'static> Race<T, E> {
     }
 
     /// Begins an attempt, and gives the time at which the next one is due.
-    fn begin<F>(&mut self, attempt: Option<F>, delay: Option<Duration>) -> Option<Deadline>
+    fn begin<F>(&mut self, attempt: Option<F>, delay: Option<Duration>) -> Option<Sleep>
     where
         F: Future<Output = Result<T, E>> + 'static,
     {
         let task = self.handle.spawn_at(self.location, None, Start::Soon, attempt?);
-        self.completions.add(self.tasks.0.len(), &task);
+        self.waiting.add(self.tasks.0.len(), &task);
         self.tasks.0.push(Some(task));
         self.errors.push(None);
         self.running += 1;
-        delay.map(|delay| Deadline::new(&self.handle, self.handle.deadline_after(delay)))
+        // A sleep is suspended once, so that also without a delay each attempt has its turn.
+        delay.map(|delay| self.handle.sleep_as(self.handle.deadline_after(delay), Purpose::Race))
     }
 
     fn is_open(&self) -> bool {
         self.winner.is_none() && self.panic.is_none()
     }
 
-    fn poll_event(&self, context: &mut Context<'_>, due: Option<&mut Deadline>) -> Poll<Event> {
-        if let Poll::Ready(index) = self.completions.poll_next(context) {
+    fn poll_event(&mut self, context: &mut Context<'_>, due: Option<&mut Sleep>) -> Poll<Event> {
+        if let Poll::Ready(index) = self.waiting.poll_next(context) {
             return Poll::Ready(Event::Ended(index));
         }
-        due.map_or(Poll::Pending, |due| due.poll(context).map(|()| Event::NextIsDue))
+        due.map_or(Poll::Pending, |due| Pin::new(due).poll(context).map(|()| Event::NextIsDue))
     }
 
     /// Notes how an attempt has ended; whether it has failed.
@@ -178,7 +180,7 @@ impl<T: 'static, E: 'static> Race<T, E> {
             task.cancel();
         }
         while self.running > 0 {
-            let index = poll_fn(|context| self.completions.poll_next(context)).await;
+            let index = poll_fn(|context| self.waiting.poll_next(context)).await;
             self.settle(index);
         }
         if let Some(payload) = self.panic {

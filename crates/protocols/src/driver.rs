@@ -139,9 +139,9 @@ impl<P: Protocol + 'static> Driver<P> {
     }
 
     /// The end of a call: what is still to be settled, or to be asked of the selector, waits for the next
-    /// turn.
+    /// turn; so does the end of events that were `unwanted`.
     #[inline]
-    fn leave(&mut self, handle: &LoopHandle, state: &State) {
+    fn leave(&mut self, handle: &LoopHandle, state: &State, unwanted: bool) {
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
@@ -149,7 +149,7 @@ impl<P: Protocol + 'static> Driver<P> {
             self.arm(handle, state);
         }
         state.dispatching.set(false);
-        if state.wants_attention() || state.interest() != state.watched.get() {
+        if state.wants_attention() || unwanted || state.is_interest_due() {
             state.mark();
         }
     }
@@ -170,17 +170,19 @@ impl<P: Protocol + 'static> Source for Driver<P> {
                 state.attend();
             }
         }
+        let mut unwanted = false;
         match state.phase() {
             Phase::Opening => state.attend(),
-            Phase::Open | Phase::Broken
-                if event.is_readable() && state.input.get() == Input::Flowing =>
-            {
-                state.readable.set(true);
-                self.talk.deliver(handle);
+            Phase::Open | Phase::Broken if event.is_readable() => {
+                // Known already, or nobody wants to know: the selector is not to tell it again.
+                unwanted = state.input.get() != Input::Flowing || state.readable.replace(true);
+                if !unwanted {
+                    self.talk.deliver(handle);
+                }
             }
-            _ => {}
+            _ => unwanted = event.is_readable(),
         }
-        self.leave(handle, state);
+        self.leave(handle, state, unwanted);
     }
 
     fn attend(&mut self, handle: &LoopHandle) {

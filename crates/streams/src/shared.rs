@@ -103,7 +103,13 @@ impl Shared {
         self.rescued.borrow_mut().extend(data);
     }
 
+    #[inline]
     pub(crate) fn take_rescued(&self, buffer: &mut [u8]) -> usize {
+        if self.rescued.borrow().is_empty() { 0 } else { self.take_some_rescued(buffer) }
+    }
+
+    #[cold]
+    fn take_some_rescued(&self, buffer: &mut [u8]) -> usize {
         let mut rescued = self.rescued.borrow_mut();
         let mut taken = 0;
         // It is in two pieces at most, of which one read gives one.

@@ -11,6 +11,8 @@ use tulipa_selector::Token;
 
 use super::{Key, Output, TaskRef};
 use crate::LoopHandle;
+use crate::await_graph::{How, On, Plain, WaitId};
+use crate::core::unheard;
 use crate::report::panic_message;
 
 /// Why a task has no value.
@@ -24,7 +26,7 @@ pub enum JoinError {
     #[error("the task panicked: {}", panic_message(&**.0))]
     Panicked(Box<dyn Any + Send>),
     /// The wait would never end: a task waits for itself, or its loop's thread blocks on it.
-    #[error("a task cannot wait for itself")]
+    #[error("the wait would never end")]
     Deadlock,
 }
 
@@ -48,6 +50,7 @@ impl JoinError {
 pub struct Task<T> {
     reference: TaskRef,
     raw: Raw<T>,
+    wait: WaitId,
 }
 
 /// Where the result is.
@@ -126,15 +129,16 @@ pub fn shield<T>(task: Task<T>) -> Shield<T> {
 }
 
 /// The key of a task that does not exist.
-const NO_TASK: Token = Token::from_bits(u64::MAX);
+pub(crate) const NO_TASK: Token = Token::from_bits(u64::MAX);
 
 impl<T> Task<T> {
     pub(super) fn new(reference: TaskRef, raw: async_task::Task<Output<T>, Key>) -> Task<T> {
-        Task { reference, raw: Raw::Live(raw) }
+        Task { reference, raw: Raw::Live(raw), wait: WaitId::NONE }
     }
 
     pub(super) fn refused(handle: &LoopHandle) -> Task<T> {
-        Task { reference: TaskRef::spawned(handle.clone(), NO_TASK, 0), raw: Raw::Refused }
+        let reference = TaskRef::spawned(handle.clone(), NO_TASK, 0);
+        Task { reference, raw: Raw::Refused, wait: WaitId::NONE }
     }
 
     /// The task without its result, to keep or to cancel it from elsewhere.
@@ -172,8 +176,12 @@ impl<T> Task<T> {
     }
 
     /// Gives the result, or arranges for `context` to be woken when there is one. For combinators.
-    pub(crate) fn poll_joined(&mut self, context: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
-        match self.poll_done(context) {
+    pub(crate) fn poll_joined(
+        &mut self,
+        context: &Context<'_>,
+        how: How,
+    ) -> Poll<Result<T, JoinError>> {
+        match self.poll_done(context, how) {
             Poll::Ready(Ok(())) => Poll::Ready(self.take()),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
@@ -181,20 +189,25 @@ impl<T> Task<T> {
     }
 
     /// Ready when the task has ended; the result stays. An error if the task itself asks.
-    pub(crate) fn poll_done(&self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+    fn poll_done(&mut self, context: &Context<'_>, how: How) -> Poll<Result<(), JoinError>> {
         let TaskRef { handle, key, .. } = &self.reference;
         let (core, key) = (&handle.core, *key);
         if core.tasks.borrow().has_ended(key) {
+            core.wait_over(&mut self.wait);
             return Poll::Ready(Ok(()));
         }
         if core.current_task.get() == Some(key) {
             return Poll::Ready(Err(JoinError::Deadlock));
         }
-        if !core.tasks.borrow().is_joined_by(key, context.waker()) {
+        let known = core.tasks.borrow().is_joined_by(key, context.waker());
+        if !known {
             // Wakers are the program's: cloned before the borrow and dropped after it.
             let waker = context.waker().clone();
             let old = core.tasks.borrow_mut().set_joiner(key, waker);
             drop(old);
+        }
+        if !known || self.wait.is_none() {
+            core.wait_on(&mut self.wait, || On::Plain(Plain::Task(how, key)));
         }
         Poll::Pending
     }
@@ -266,6 +279,7 @@ fn take_result<T>(raw: async_task::Task<Output<T>, Key>) -> Output<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         let TaskRef { handle, key, .. } = &self.reference;
+        handle.core.wait_over(&mut self.wait);
         if let Raw::Live(raw) = mem::replace(&mut self.raw, Raw::Taken) {
             let ended = handle.core.tasks.borrow().has_ended(*key);
             if !ended {
@@ -273,7 +287,13 @@ impl<T> Drop for Task<T> {
             } else {
                 match take_result(raw) {
                     Err(JoinError::Panicked(payload)) => self.reference.report_panic(payload),
-                    output => drop_unread(&self.reference, output),
+                    output => {
+                        warn_unread(&self.reference, &output);
+                        // The value is the program's, and so may be what goes with the entry.
+                        let entry = handle.core.tasks.borrow_mut().detach(*key);
+                        drop((output, entry));
+                        return;
+                    }
                 }
             }
         }
@@ -282,13 +302,14 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// Drops a value that nobody asked for. Debug mode names a `Result`, which may be an error.
-fn drop_unread<T>(task: &TaskRef, output: Output<T>) {
+/// Debug mode names a `Result` that nobody asked for, which may be an error.
+fn warn_unread<T>(task: &TaskRef, output: &Output<T>) {
     let name = std::any::type_name::<T>();
     if task.handle.debug() && output.is_ok() && name.starts_with("core::result::Result<") {
-        tracing::warn!(target: "tulipa", "the {name} of {task:?} was dropped unread");
+        unheard(|| {
+            tracing::warn!(target: "tulipa", "the {name} of {task:?} was dropped unread");
+        });
     }
-    drop(output);
 }
 
 impl<T> Deref for Task<T> {
@@ -313,13 +334,21 @@ impl<T> Join<T> {
     pub fn reference(&self) -> TaskRef {
         self.task.reference()
     }
+
+    pub(crate) fn poll_as(
+        &mut self,
+        context: &Context<'_>,
+        how: How,
+    ) -> Poll<Result<T, JoinError>> {
+        self.task.poll_joined(context, how)
+    }
 }
 
 impl<T> Future for Join<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.task.poll_joined(context)
+        self.poll_as(context, How::Join)
     }
 }
 
@@ -338,7 +367,14 @@ impl<T> Future for Joined<'_, T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.task.poll_joined(context)
+        self.task.poll_joined(context, How::Joined)
+    }
+}
+
+impl<T> Drop for Joined<'_, T> {
+    fn drop(&mut self) {
+        let Task { reference, wait, .. } = &mut *self.task;
+        reference.handle.core.wait_over(wait);
     }
 }
 
@@ -346,7 +382,7 @@ impl<T> Future for Shield<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.task.poll_joined(context)
+        self.task.poll_joined(context, How::Shield)
     }
 }
 

@@ -64,6 +64,8 @@ impl<F: Future> Future for Body<F> {
                     }
                 }
             }
+        } else if core.debug() {
+            handle.warn_never_polled(key);
         }
         // The future is dropped here, while the task still counts as running, and not by async-task,
         // which aborts the process when a destructor panics.
@@ -80,7 +82,10 @@ impl<F: Future> Future for Body<F> {
             Err(JoinError::Panicked(_)) => TaskStatus::Panicked,
             Err(_) => TaskStatus::Cancelled,
         };
+        // From here to the end of the step nothing of the program's is called while the handle exists: it
+        // may not go before its result is where it looks for that.
         let detached = core.tasks.borrow_mut().end(key, status);
+        core.task_ended.set(true);
         if detached {
             match ended {
                 Err(JoinError::Panicked(payload)) => {
@@ -95,11 +100,25 @@ impl<F: Future> Future for Body<F> {
 }
 
 impl LoopHandle {
+    /// Says that a task ends without having begun, if that is so. Stands for "coroutine was never awaited".
+    #[cold]
+    fn warn_never_polled(&self, key: Token) {
+        // The first poll that was pending has left a waker.
+        if self.core.tasks.borrow().waker(key).is_none() {
+            let task = TaskRef::new(self.clone(), key);
+            self.core.release(self, || {
+                tracing::warn!(target: "tulipa", "{task:?} was never polled");
+            });
+        }
+    }
+
     /// One step of a task.
     pub(crate) fn run_task(&self, task: TaskRunnable) {
         let core = &self.core;
         let key = task.metadata().0;
+        // A step may run inside of another: of a task that is begun eagerly, by a destructor for example.
         let outer = core.current_task.replace(Some(key));
+        let outer_ended = core.task_ended.replace(false);
         if core.dressed.get() || context::is_active() {
             self.run_dressed(key, task);
         } else {
@@ -109,7 +128,9 @@ impl LoopHandle {
             }
         }
         core.current_task.set(outer);
-        self.finish_task(key);
+        if core.task_ended.replace(outer_ended) {
+            self.finish_task(key);
+        }
     }
 
     #[cold]
@@ -147,17 +168,22 @@ impl LoopHandle {
         let core = &self.core;
         let ended = core.tasks.borrow_mut().take_ended(key);
         let Some(ended) = ended else { return };
+        let status = ended.status;
+        if core.is_watched() {
+            let task = TaskRef::new(self.clone(), key);
+            core.instrument(self, |instrument| instrument.task_ended(&task, status));
+        }
         if let Some(joiner) = ended.joiner {
             core.release(self, || joiner.wake());
         }
         if let Some(finisher) = ended.finisher {
             core.release(self, || finisher(self));
         }
-        let status = ended.status;
         for done in ended.callbacks {
             self.schedule_done(done.call, done.location, status);
         }
-        core.release(self, || drop((ended.own_waker, ended.entry, ended.span)));
+        let entry = core.tasks.borrow_mut().remove_detached(key);
+        core.release(self, || drop((ended.own_waker, entry, ended.span)));
     }
 
     /// Drops the tasks that are to be dropped before the turn ends, wherever their steps wait.
