@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Executor, Read, ReadBufCursor, Sleep, Timer, Write};
 use tulipa_loop::{LoopBound, LoopHandle, sleep, sleep_until, spawn};
 
-use crate::{Joined, StreamReader};
+use crate::{ReadWrite, StreamReader};
 
 fn poll_read(
     reader: &mut StreamReader,
@@ -38,7 +38,7 @@ impl Read for StreamReader {
     }
 }
 
-impl Read for Joined {
+impl Read for ReadWrite {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -49,7 +49,7 @@ impl Read for Joined {
 }
 
 /// Shutting down ends our side, as [`StreamWriter::write_eof`](crate::StreamWriter::write_eof).
-impl Write for Joined {
+impl Write for ReadWrite {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -33,11 +33,11 @@ pub mod fs;
 mod futures_io;
 #[cfg(feature = "hyper")]
 mod hyper_io;
-mod joined;
 mod lines;
 mod open;
 mod poll_write;
 mod protocol;
+mod read_write;
 mod reader;
 mod shared;
 #[cfg(feature = "tokio-io")]
@@ -50,12 +50,12 @@ pub use error::{IncompleteRead, LimitOverrun, ReadError};
 #[cfg(feature = "hyper")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper")))]
 pub use hyper_io::{LoopExecutor, LoopTimer};
-pub use joined::Joined;
 pub use lines::{Line, Lines};
 pub use open::{
     DEFAULT_LIMIT, HandlerResult, open_connection, open_connection_with, open_unix_connection,
     start_server, start_server_with, start_unix_server,
 };
 pub use protocol::StreamProtocol;
+pub use read_write::ReadWrite;
 pub use reader::StreamReader;
 pub use writer::StreamWriter;

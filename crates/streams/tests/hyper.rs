@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tulipa_loop::{LoopHandle, sleep, spawn, yield_now};
 use tulipa_streams::{
-    DEFAULT_LIMIT, Joined, LoopExecutor, LoopTimer, Streams, open_connection, start_server,
+    DEFAULT_LIMIT, LoopExecutor, LoopTimer, ReadWrite, Streams, open_connection, start_server,
 };
 
 type Body = Full<Bytes>;
@@ -31,12 +31,12 @@ async fn serve(streams: Streams, count: Rc<Cell<usize>>) -> Result<(), hyper::Er
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(LoopTimer).header_read_timeout(Duration::from_secs(5));
-    builder.serve_connection(Joined::from(streams), service).await
+    builder.serve_connection(ReadWrite::from(streams), service).await
 }
 
 /// Makes two requests over one connection.
 async fn ask(streams: Streams) {
-    let handshake = hyper::client::conn::http1::handshake(Joined::from(streams));
+    let handshake = hyper::client::conn::http1::handshake(ReadWrite::from(streams));
     let (mut sender, connection) = handshake.await.unwrap();
     let driver = spawn(connection);
     for (number, size) in [(1, 0), (2, 300_000)] {

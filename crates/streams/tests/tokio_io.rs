@@ -7,12 +7,12 @@ use common::{each_way, in_virtual_time, over};
 use futures_lite::future::zip;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tulipa_loop::spawn;
-use tulipa_streams::{DEFAULT_LIMIT, Joined};
+use tulipa_streams::{DEFAULT_LIMIT, ReadWrite};
 
 #[test]
 fn code_for_tokio_reads_and_writes() {
     each_way(async |near, far| {
-        let (mut near, mut far) = (Joined::from(near), Joined::from(far));
+        let (mut near, mut far) = (ReadWrite::from(near), ReadWrite::from(far));
         let talk = async {
             near.write_all(b"first\nsecond").await.unwrap();
             near.write_u32(7).await.unwrap();
@@ -45,7 +45,7 @@ fn code_for_tokio_copies_with_back_pressure() {
         let (near, far) = rig.memory(1000);
         let (proxy_far, mut server) = over(near, far, DEFAULT_LIMIT).await;
         let proxy = spawn(async move {
-            let (mut near, mut far) = (Joined::from(proxy_near), Joined::from(proxy_far));
+            let (mut near, mut far) = (ReadWrite::from(proxy_near), ReadWrite::from(proxy_far));
             tokio::io::copy_bidirectional(&mut near, &mut far).await
         });
         let sending = spawn(async move {
