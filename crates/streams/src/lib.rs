@@ -20,6 +20,45 @@
 //! assert_eq!(answer, b"HELLO\n");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # What it promises
+//! - **Nothing is read that was not asked for**, but the rest of one read. A [`StreamReader`] that waits, or is
+//!   not used, has no buffer.
+//! - **Every read is cancel safe**: what was read and not returned stays in the reader.
+//! - **Searching is linear**, however the bytes are cut into pieces, and stops at the reader's limit.
+//! - **What came before a failure is read before the error.**
+//! - **Writes of one task step leave together**, and in order. [`StreamWriter::drain`] waits for room, for any number
+//!   of tasks at once.
+//! - **A server's handler closes its connection when it ends**, and its error or panic is reported, once.
+//! - **No connection leaks**: dropping both halves closes it after what was written.
+//!
+//! # Limits
+//! Unix only: tested on Linux, checked for macOS and FreeBSD. A connection that nobody reads does not notice that the
+//! peer is gone until it is written to. When writing has failed, at most 1 MiB of what had come is kept for the reader.
+//! With `AsyncBufReadExt` of a library in scope, `reader.lines()` is that one's.
+//!
+//! # Features
+//! None is on by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `tokio-io` | tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite` for both halves and [`ReadWrite`]; of tokio only its traits |
+//! | `hyper` | hyper's `Read` and `Write` for [`ReadWrite`], and its `Executor` and `Timer` over the loop |
+//!
+//! # Map
+//! | module | what is in it |
+//! |---|---|
+//! | `open`, `duplex` | [`open_connection`], [`start_server`] and their kin; [`open_link`], [`duplex()`] |
+//! | `reader`, `lines` | [`StreamReader`], [`Lines`] |
+//! | `writer`, `poll_write` | [`StreamWriter`], and writing by poll functions |
+//! | `protocol`, `shared` | [`StreamProtocol`], the protocol under the streams, and what they share |
+//! | `error` | [`ReadError`], [`IncompleteRead`], [`LimitOverrun`] |
+//! | [`codec`] | frames: [`Framed`](codec::Framed), [`Frames`](codec::Frames), codecs |
+//! | `copy` | [`copy()`], [`copy_bidirectional`] |
+//! | [`fs`] | files on the executor |
+//! | `read_write`, `futures_io`, `tokio_io`, `hyper_io` | [`ReadWrite`], and the traits of other libraries |
+//!
+//! It knows nothing of sockets, selectors or TLS.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -59,3 +98,8 @@ pub use protocol::StreamProtocol;
 pub use read_write::ReadWrite;
 pub use reader::StreamReader;
 pub use writer::StreamWriter;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
