@@ -9,9 +9,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::{in_memory, in_virtual_time, over};
+use futures_lite::StreamExt;
 use tulipa_loop::{sleep, spawn};
-use tulipa_protocols::WriteBufferLimits;
-use tulipa_streams::{DEFAULT_LIMIT, ReadError, StreamReader, StreamWriter, Streams};
+use tulipa_protocols::{Filtered, WriteBufferLimits};
+use tulipa_streams::codec::{AnyDelimiter, Framed};
+use tulipa_streams::{DEFAULT_LIMIT, ReadError, StreamReader, StreamWriter, Streams, open_link};
 use tulipa_testing::ToyRecords;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -119,6 +121,55 @@ fn read_line() {
     reads(async |reader, polls| {
         Some(give_up_after(polls, reader.read_line()).await?.unwrap().to_vec())
     });
+}
+
+#[test]
+fn lines() {
+    reads(async |reader, polls| {
+        give_up_after(polls, reader.byte_lines().next()).await?.unwrap().ok()
+    });
+}
+
+#[test]
+fn frames() {
+    for polls in 0..MOST_POLLS {
+        in_memory(async |(reader, writer), (peer_reader, peer)| {
+            let feeding = spawn(async move {
+                for byte in DATA {
+                    sleep(SECOND).await;
+                    peer.write(&[*byte]);
+                }
+                peer.write_eof();
+                (peer_reader, peer)
+            });
+            let mut framed = Framed::new(reader, writer, AnyDelimiter::new([" ", ";\n"]));
+            let first = give_up_after(polls, framed.next_frame()).await;
+            let mut frames = Vec::from_iter(first.map(|frame| frame.unwrap().unwrap()));
+            while let Some(frame) = framed.next_frame().await.unwrap() {
+                frames.push(frame);
+            }
+            assert_eq!(frames, [&b"one"[..], b"two", b"three"], "given up after {polls} polls");
+            feeding.await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn opening() {
+    for polls in 0..10 {
+        in_virtual_time(async |rig| {
+            let (near, far) = rig.memory(100);
+            let near = Filtered::new(near, ToyRecords::client());
+            let far = Filtered::new(far, ToyRecords::server());
+            let peer = spawn(open_link(far, DEFAULT_LIMIT));
+            let opened = give_up_after(polls, open_link(near, DEFAULT_LIMIT)).await;
+            // Whoever gives up closes: the peer hears of it, and is not left waiting.
+            drop(opened);
+            if let Ok((mut reader, _writer)) = peer.await.unwrap() {
+                let _end = reader.read(&mut [0; 1]).await;
+            }
+        });
+    }
 }
 
 #[test]

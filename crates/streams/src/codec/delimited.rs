@@ -44,7 +44,8 @@ impl AnyDelimiter {
 
     /// The length of the next frame, and that with its separator.
     fn find(&mut self, input: &[u8]) -> Result<Option<(usize, usize)>, LimitOverrun> {
-        let from = self.searched.saturating_sub(self.longest() - 1);
+        // Less than was searched comes only if it is another input.
+        let from = self.searched.min(input.len()).saturating_sub(self.longest() - 1);
         let found = match &self.separators[..] {
             [separator] => find_first_end(input, from, &[separator]),
             [first, second] => find_first_end(input, from, &[first, second]),
@@ -82,7 +83,10 @@ impl Decoder for AnyDelimiter {
             None if input.len() > self.limit => {
                 Err(LimitOverrun { consumed: input.len(), limit: self.limit }.into())
             }
-            None => Ok(Some((input.to_vec(), input.len()))),
+            None => {
+                self.searched = 0;
+                Ok(Some((input.to_vec(), input.len())))
+            }
         }
     }
 
