@@ -144,7 +144,12 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    pub(crate) fn new(stream: u64, total: usize, leaves: u16, random: Random) -> (Scripted, Rc<Story>) {
+    pub(crate) fn new(
+        stream: u64,
+        total: usize,
+        leaves: u16,
+        random: Random,
+    ) -> (Scripted, Rc<Story>) {
         let story = Rc::new(Story::default());
         let client = Scripted {
             order: Order::default(),
@@ -190,7 +195,11 @@ impl Scripted {
             1 => {
                 let middle = self.random.index(count);
                 let (first, rest) = data.split_at(middle);
-                transport.write_vectored(&[IoSlice::new(first), IoSlice::new(&[]), IoSlice::new(rest)])
+                transport.write_vectored(&[
+                    IoSlice::new(first),
+                    IoSlice::new(&[]),
+                    IoSlice::new(rest),
+                ])
             }
             _ => transport.write_bytes(data.into()),
         };
@@ -226,7 +235,10 @@ impl Protocol for Scripted {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> io::Result<()> {
         self.order.data(data);
         let from = self.story.received.get();
-        assert!(data == bytes(self.stream, from, data.len()), "the bytes are not those that were sent");
+        assert!(
+            data == bytes(self.stream, from, data.len()),
+            "the bytes are not those that were sent"
+        );
         self.story.received.set(from + data.len());
         assert!(self.story.received.get() <= self.story.written.get(), "bytes out of nowhere");
         self.act(transport);
@@ -268,5 +280,105 @@ impl Scripted {
             self.write(transport);
             self.go_on(transport);
         }
+    }
+}
+
+/// A member of a chat, at the server.
+pub(crate) struct Member {
+    room: Rc<RefCell<Vec<Transport>>>,
+    line: Vec<u8>,
+}
+
+impl Member {
+    pub(crate) fn new(room: &Rc<RefCell<Vec<Transport>>>) -> Member {
+        Member { room: room.clone(), line: Vec::new() }
+    }
+}
+
+impl Protocol for Member {
+    fn connection_made(&mut self, transport: &Transport) -> io::Result<()> {
+        self.room.borrow_mut().push(transport.clone());
+        Ok(())
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) -> io::Result<()> {
+        for byte in data {
+            self.line.push(*byte);
+            if *byte == b'\n' {
+                for member in self.room.borrow().iter() {
+                    member.write(&self.line);
+                }
+                self.line.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, _: Option<io::Error>) {
+        self.room.borrow_mut().retain(|member| member != transport);
+    }
+}
+
+/// A member of a chat, at home.
+#[derive(Default)]
+pub(crate) struct Guest(Vec<u8>);
+
+impl Guest {
+    /// Who has said which line, as far as it was heard.
+    pub(crate) fn lines(&self) -> Vec<(usize, usize)> {
+        let text = String::from_utf8(self.0.clone()).expect("it is text");
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let parse = |line: &str| {
+            let (who, line) = line.trim_end().split_once(' ').expect("who, and which line");
+            (who.parse().expect("a number"), line.parse().expect("a number"))
+        };
+        whole.map(parse).collect()
+    }
+}
+
+impl Protocol for Guest {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+/// How many bytes an [`Answer`] has.
+pub(crate) const ANSWER: usize = 50_000;
+
+/// Answers without being asked.
+pub(crate) struct Answer;
+
+impl Protocol for Answer {
+    fn connection_made(&mut self, transport: &Transport) -> io::Result<()> {
+        transport.write(&bytes(0, 0, ANSWER));
+        Ok(())
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Collects an answer.
+#[derive(Clone, Default)]
+pub(crate) struct Collected(pub(crate) Rc<Found>);
+
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) count: Cell<usize>,
+    pub(crate) error: Cell<Option<io::ErrorKind>>,
+}
+
+impl Protocol for Collected {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) -> io::Result<()> {
+        let from = self.0.count.get();
+        assert!(data == bytes(0, from, data.len()), "the bytes are not those that were sent");
+        self.0.count.set(from + data.len());
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _: &Transport, error: Option<io::Error>) {
+        self.0.error.set(error.map(|error| error.kind()));
     }
 }
