@@ -344,7 +344,7 @@ impl Protocol for Guest {
 }
 
 /// How many bytes an [`Answer`] has.
-pub(crate) const ANSWER: usize = 50_000;
+pub(crate) const ANSWER: usize = 4_000;
 
 /// Answers without being asked.
 pub(crate) struct Answer;
