@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use tulipa_selector::{AsSource, Event, Interest, Registration, Source as Watched, Token};
 
 use crate::LoopHandle;
+use crate::await_graph::{On, Plain, WaitId};
 use crate::readers::closed;
 use crate::source::Source;
 
@@ -32,9 +33,16 @@ pub struct AsyncFd<T> {
 
 struct Waiters {
     registration: RefCell<Option<Registration>>,
-    sides: [RefCell<BTreeMap<u64, Waker>>; 2],
+    sides: [RefCell<BTreeMap<u64, Waiting>>; 2],
+    /// The number of the descriptor, for the await graph.
+    number: Cell<Option<u64>>,
     next: Cell<u64>,
     closed: Cell<bool>,
+}
+
+struct Waiting {
+    waker: Waker,
+    wait: WaitId,
 }
 
 /// Which of the two sides somebody waits for, also the index into [`Waiters::sides`].
@@ -55,6 +63,7 @@ impl<T: AsSource + 'static> AsyncFd<T> {
         let waiters = Rc::new(Waiters {
             registration: RefCell::new(None),
             sides: Default::default(),
+            number: Cell::new(None),
             next: Cell::new(0),
             closed: Cell::new(false),
         });
@@ -64,6 +73,9 @@ impl<T: AsSource + 'static> AsyncFd<T> {
         // On an error the drop of `fd` takes the source away.
         let watched = Watched::shared(io);
         let registration = handle.selector().register(watched, Interest::NONE, key.to_bits())?;
+        // What has no number cannot be negative either.
+        let number = registration.key().and_then(|key| key.source.raw());
+        fd.waiters.number.set(number.and_then(|number| u64::try_from(number).ok()));
         *fd.waiters.registration.borrow_mut() = Some(registration);
         Ok(fd)
     }
@@ -176,7 +188,11 @@ impl Future for Ready<'_> {
         let id = waiting.map_or_else(|| waiters.next_id(), |(id, _)| id);
         self.id = Some(id);
         let waker = context.waker().clone();
-        let old = side.borrow_mut().insert(id, waker);
+        let mut wait = side.borrow().get(&id).map(|old| old.wait).unwrap_or_default();
+        let reads = matches!(self.side, Side::Read);
+        let on = || On::Plain(Plain::Descriptor(waiters.number.get(), reads));
+        self.handle.core.wait_on(&mut wait, on);
+        let old = side.borrow_mut().insert(id, Waiting { waker, wait });
         drop(old);
         match waiters.update() {
             Ok(()) => Poll::Pending,
@@ -188,9 +204,18 @@ impl Future for Ready<'_> {
 impl Drop for Ready<'_> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        let waker = self.waiters.sides[self.side as usize].borrow_mut().remove(&id);
+        let waiting = self.waiters.sides[self.side as usize].borrow_mut().remove(&id);
         self.waiters.update_or_wake(self.handle);
-        drop(waker);
+        if let Some(mut waiting) = waiting {
+            self.handle.core.wait_over(&mut waiting.wait);
+        }
+    }
+}
+
+impl Waiting {
+    fn wake(mut self, handle: &LoopHandle) {
+        handle.core.wait_over(&mut self.wait);
+        handle.core.release(handle, || self.waker.wake());
     }
 }
 
@@ -223,13 +248,11 @@ impl Waiters {
 
     fn wake_all(&self, handle: &LoopHandle) {
         for side in [Side::Read, Side::Write] {
-            for waker in self.take(side).into_values() {
-                handle.core.release(handle, || waker.wake());
-            }
+            self.take(side).into_values().for_each(|waiting| waiting.wake(handle));
         }
     }
 
-    fn take(&self, side: Side) -> BTreeMap<u64, Waker> {
+    fn take(&self, side: Side) -> BTreeMap<u64, Waiting> {
         mem::take(&mut *self.sides[side as usize].borrow_mut())
     }
 }
@@ -258,9 +281,7 @@ impl Source for AsyncFdSource {
             .flat_map(|(side, _)| self.0.take(side).into_values())
             .collect();
         self.0.update_or_wake(handle);
-        for waker in woken {
-            handle.core.release(handle, || waker.wake());
-        }
+        woken.into_iter().for_each(|waiting| waiting.wake(handle));
     }
 
     fn closing(&mut self, handle: &LoopHandle) {

@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use tulipa_selector::Token;
 
+use crate::await_graph::Shared;
 use crate::job::{Job, JobHandle};
 use crate::report::{ErrorContext, Origin};
 use crate::task::Start;
@@ -267,8 +268,10 @@ impl<T> Future for BlockingFuture<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let loop_id = self.remote.loop_id();
         let job = self.job.as_mut().expect("a task was asked for its result a second time");
-        let Poll::Ready(result) = Pin::new(job).poll(context) else { return Poll::Pending };
+        let polled = job.poll_as(context, |job| Shared::Remote { job, loop_id });
+        let Poll::Ready(result) = polled else { return Poll::Pending };
         self.job = None;
         Poll::Ready(flatten(result.ok()))
     }

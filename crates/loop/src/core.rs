@@ -6,7 +6,7 @@
 //! with nothing borrowed. So a callback may do anything, and no order of calls can make a borrow fail.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tulipa_selector::{Events, Selector, Slots, Token};
 
 use crate::LoopHandle;
+use crate::await_graph::LoopObserver;
 use crate::context::{self, Context};
 use crate::executor::Executor;
 use crate::instrument::{Instrument, Statistics};
@@ -80,8 +81,16 @@ pub(crate) struct Core {
     pub(crate) tasks: RefCell<Tasks>,
     /// The task whose step this is.
     pub(crate) current_task: Cell<Option<Token>>,
+    /// Whether the main future is being polled.
+    pub(crate) polls_main: Cell<bool>,
+    /// What the clock said when it was last read, from which waits are counted.
+    pub(crate) last_reading: Cell<Instant>,
+    /// What is told of waits for locks and queues while the loop runs.
+    pub(crate) observer: OnceCell<Rc<LoopObserver>>,
     /// Whether a task has ever had a context or a span.
     pub(crate) dressed: Cell<bool>,
+    /// Whether the task whose step this is has ended in it.
+    pub(crate) task_ended: Cell<bool>,
     /// Whether tasks are to be dropped before the turn ends.
     pub(crate) doomed: Cell<bool>,
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
@@ -153,6 +162,10 @@ impl ReadyQueue {
         picked.filter_map(task).collect()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Ready> {
+        self.entries.iter()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -188,7 +201,11 @@ impl Core {
             timers: RefCell::new(Timers::new(start)),
             tasks: RefCell::default(),
             current_task: Cell::new(None),
+            polls_main: Cell::new(false),
+            last_reading: Cell::new(start),
+            observer: OnceCell::new(),
             dressed: Cell::new(false),
+            task_ended: Cell::new(false),
             doomed: Cell::new(false),
             sources: RefCell::default(),
             readers: RefCell::default(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tulipa_selector::{DefaultSelector, Selector, Timeout};
 
+use crate::await_graph::LoopObserver;
 use crate::core::{Core, Phase, Ready, Settings};
 use crate::handle::{Entered, LoopHandle};
 use crate::instrument::Instrument;
@@ -125,7 +126,7 @@ impl EventLoop {
     /// [`RunError`], except [`Stopped`](RunError::Stopped).
     pub fn run_forever(&self) -> Result<(), RunError> {
         let running = self.enter()?;
-        running.run(&mut None)
+        running.observed(|| running.run(&mut None))
     }
 
     /// Runs until `future` is done, and returns what it gives. Stands for `run_until_complete`.
@@ -152,7 +153,9 @@ impl EventLoop {
             Poll::Pending => false,
         };
         let mut main = Some(MainFuture::new(&self.handle, context, &mut poll));
-        let ran = running.run(&mut main);
+        let ran = running.observed(|| running.run(&mut main));
+        // Before its panic goes on.
+        self.handle.core.tasks.borrow_mut().end_main();
         let finished = main.is_some_and(MainFuture::finish);
         ran?;
         match output {
@@ -170,7 +173,8 @@ impl EventLoop {
     /// [`RunError`], except [`Stopped`](RunError::Stopped).
     pub fn run_once(&self, timeout: impl Into<Timeout>) -> Result<(), RunError> {
         let running = self.enter()?;
-        let ran = self.handle.turn(&mut Run::default(), timeout.into(), &mut None);
+        let turn = || self.handle.turn(&mut Run::default(), timeout.into(), &mut None);
+        let ran = running.observed(turn);
         self.handle.core.stopping.set(false);
         drop(running);
         Ok(ran?)
@@ -225,6 +229,13 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// Runs `f`, during which the waits for locks and queues are noted.
+    fn observed<T>(&self, f: impl FnOnce() -> T) -> T {
+        let core = &self.handle.core;
+        let observer = core.observer.get_or_init(|| Rc::new(LoopObserver(Rc::downgrade(core))));
+        tulipa_sync::wait::with_observer(observer.clone(), f)
+    }
+
     fn run(&self, main: &mut Option<MainFuture<'_>>) -> Result<(), RunError> {
         let mut run = Run::default();
         let core = &self.handle.core;

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::LoopHandle;
+use crate::await_graph::{On, Plain, WaitId};
 use crate::context::{self, copy_context};
 use crate::report::Origin;
 
@@ -73,10 +74,16 @@ struct Inner<T> {
 
 struct State<T> {
     value: Value<T>,
-    wakers: BTreeMap<u64, Waker>,
+    waiters: BTreeMap<u64, Waiting>,
     callbacks: BTreeMap<u64, Done>,
     /// The next key of either map: both are in the order of registration.
     next: u64,
+}
+
+/// Who waits.
+struct Waiting {
+    waker: Waker,
+    wait: WaitId,
 }
 
 /// Where the value is.
@@ -117,7 +124,7 @@ impl LoopHandle {
     pub fn create_future<T>(&self) -> (Promise<T>, LoopFuture<T>) {
         let state = State {
             value: Value::Pending,
-            wakers: BTreeMap::new(),
+            waiters: BTreeMap::new(),
             callbacks: BTreeMap::new(),
             next: 0,
         };
@@ -236,6 +243,21 @@ impl<T> LoopFuture<T> {
         }
     }
 
+    /// Gives the value, or notes what the wait is for.
+    pub(crate) fn poll_as(
+        &self,
+        context: &Context<'_>,
+        on: impl FnOnce() -> On,
+    ) -> Poll<Result<T, Cancelled>> {
+        match self.inner.take() {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => {
+                self.inner.wait(&self.waiter, context.waker(), on);
+                Poll::Pending
+            }
+        }
+    }
+
     /// A future that several can wait for.
     pub fn shared(self) -> SharedFuture<T>
     where
@@ -269,13 +291,7 @@ impl<T> Future for LoopFuture<T> {
     type Output = Result<T, Cancelled>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.inner.take() {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => {
-                self.inner.wait(&self.waiter, context.waker());
-                Poll::Pending
-            }
-        }
+        self.poll_as(context, || On::Plain(Plain::Promise(self.inner.location)))
     }
 }
 
@@ -286,7 +302,9 @@ impl<T: Clone> Future for SharedFuture<T> {
         match self.try_result() {
             Some(result) => Poll::Ready(result),
             None => {
-                self.inner.wait(&self.waiter, context.waker());
+                self.inner.wait(&self.waiter, context.waker(), || {
+                    On::Plain(Plain::Promise(self.inner.location))
+                });
                 Poll::Pending
             }
         }
@@ -321,15 +339,16 @@ impl<T> Inner<T> {
         }
         state.value = value;
         let outcome = state.outcome().unwrap_or(Outcome::Cancelled);
-        let wakers = mem::take(&mut state.wakers);
+        let waiters = mem::take(&mut state.waiters);
         let callbacks = mem::take(&mut state.callbacks);
         drop(state);
         for done in callbacks.into_values() {
             // A closed loop drops it instead, and its destructor is the program's.
             self.handle.core.release(&self.handle, || self.schedule(done, outcome));
         }
-        for waker in wakers.into_values() {
-            self.handle.core.release(&self.handle, || waker.wake());
+        for mut waiting in waiters.into_values() {
+            self.handle.core.wait_over(&mut waiting.wait);
+            self.handle.core.release(&self.handle, || waiting.waker.wake());
         }
         Ok(())
     }
@@ -402,21 +421,25 @@ impl<T> Inner<T> {
         Some(Ok(value))
     }
 
-    fn wait(&self, waiter: &Waiter, waker: &Waker) {
+    fn wait(&self, waiter: &Waiter, waker: &Waker, on: impl FnOnce() -> On) {
         // The old and the new waker are user code: cloned before the borrow, dropped after it.
         let waker = waker.clone();
         let mut state = self.state.borrow_mut();
         let id = waiter.0.get().unwrap_or_else(|| state.next_id());
         waiter.0.set(Some(id));
-        let old = state.wakers.insert(id, waker);
+        let mut wait = state.waiters.get(&id).map(|old| old.wait).unwrap_or_default();
         drop(state);
+        self.handle.core.wait_on(&mut wait, on);
+        let old = self.state.borrow_mut().waiters.insert(id, Waiting { waker, wait });
         drop(old);
     }
 
     fn give_up(&self, waiter: &Waiter) {
         if let Some(id) = waiter.0.get() {
-            let waker = self.state.borrow_mut().wakers.remove(&id);
-            drop(waker);
+            let waiting = self.state.borrow_mut().waiters.remove(&id);
+            if let Some(mut waiting) = waiting {
+                self.handle.core.wait_over(&mut waiting.wait);
+            }
         }
     }
 }

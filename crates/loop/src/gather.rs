@@ -3,7 +3,7 @@
 //! All four stand on [`Completions`]: each task says once which one it is when it has ended, so a
 //! wait for n tasks costs n, in whatever order they end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
@@ -13,7 +13,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_lite::Stream;
+use tulipa_selector::Token;
 
+use crate::await_graph::{How, On, Purpose, Shared, Targets, WaitId};
 use crate::sleep::Deadline;
 use crate::{JoinError, LoopHandle, Task, TaskStatus};
 
@@ -22,20 +24,25 @@ use crate::{JoinError, LoopHandle, Task, TaskStatus};
 pub(crate) struct Completions {
     ended: RefCell<VecDeque<usize>>,
     waker: Cell<Option<Waker>>,
+    /// The loop of the first task, and the tasks of that loop, for the await graph.
+    handle: OnceCell<LoopHandle>,
+    tasks: RefCell<Vec<Token>>,
+}
+
+/// A wait for tasks. While there is one it is in the await graph.
+pub(crate) struct Waiting {
+    completions: Rc<Completions>,
+    how: How,
+    wait: WaitId,
 }
 
 impl Completions {
-    fn of<T>(tasks: &[Option<Task<T>>]) -> Rc<Completions> {
-        let completions = Rc::new(Completions::default());
-        for (place, task) in tasks.iter().enumerate() {
-            let Some(task) = task else { continue };
-            completions.add(place, task);
-        }
-        completions
-    }
-
     /// One more task to hear of.
-    pub(crate) fn add<T>(self: &Rc<Completions>, place: usize, task: &Task<T>) {
+    fn add<T>(self: &Rc<Completions>, place: usize, task: &Task<T>) {
+        let handle = self.handle.get_or_init(|| task.get_loop());
+        if handle.id() == task.get_loop().id() {
+            self.tasks.borrow_mut().push(task.key());
+        }
         let completions = self.clone();
         task.reference().on_end(move || {
             completions.ended.borrow_mut().push_back(place);
@@ -45,13 +52,75 @@ impl Completions {
         });
     }
 
-    pub(crate) fn poll_next(&self, context: &Context<'_>) -> Poll<usize> {
+    fn poll_next(&self, context: &Context<'_>) -> Poll<usize> {
         let next = self.ended.borrow_mut().pop_front();
         if let Some(place) = next {
             return Poll::Ready(place);
         }
         drop(self.waker.replace(Some(context.waker().clone())));
         Poll::Pending
+    }
+}
+
+impl Targets for Completions {
+    fn targets(&self) -> Vec<Token> {
+        self.tasks.borrow().clone()
+    }
+}
+
+impl Waiting {
+    /// A wait for no task yet.
+    pub(crate) fn new(how: How) -> Waiting {
+        Waiting { completions: Rc::default(), how, wait: WaitId::NONE }
+    }
+
+    fn of<T>(tasks: &[Option<Task<T>>], how: How) -> Waiting {
+        let waiting = Waiting::new(how);
+        for (place, task) in tasks.iter().enumerate() {
+            let Some(task) = task else { continue };
+            waiting.completions.add(place, task);
+        }
+        waiting
+    }
+
+    /// A wait that whoever is polled begins now.
+    fn begin<T>(tasks: &[Option<Task<T>>], how: How) -> Waiting {
+        let mut waiting = Waiting::of(tasks, how);
+        waiting.note();
+        waiting
+    }
+
+    /// One more task to wait for, from now on.
+    pub(crate) fn add<T>(&mut self, place: usize, task: &Task<T>) {
+        self.completions.add(place, task);
+        self.note();
+    }
+
+    fn note(&mut self) {
+        let Waiting { completions, how, wait } = self;
+        if let Some(handle) = completions.handle.get() {
+            handle.core.wait_on(wait, || On::Shared(Shared::Tasks(*how, completions.clone())));
+        }
+    }
+
+    fn over(&mut self) {
+        if let Some(handle) = self.completions.handle.get() {
+            handle.core.wait_over(&mut self.wait);
+        }
+    }
+
+    pub(crate) fn poll_next(&mut self, context: &Context<'_>) -> Poll<usize> {
+        let polled = self.completions.poll_next(context);
+        if polled.is_pending() {
+            self.note();
+        }
+        polled
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.over();
     }
 }
 
@@ -73,9 +142,9 @@ impl<T> Drop for CancelOnDrop<T> {
 /// Dropping it cancels the tasks.
 pub async fn gather<T>(tasks: impl IntoIterator<Item = Task<T>>) -> Vec<Result<T, JoinError>> {
     let mut tasks = CancelOnDrop(tasks.into_iter().map(Some).collect());
-    let completions = Completions::of(&tasks.0);
+    let mut waiting = Waiting::begin(&tasks.0, How::Gather);
     for _ in 0..tasks.0.len() {
-        poll_fn(|context| completions.poll_next(context)).await;
+        poll_fn(|context| waiting.poll_next(context)).await;
     }
     let tasks = std::mem::take(&mut tasks.0);
     tasks.into_iter().flatten().map(|mut task| task.take()).collect()
@@ -96,9 +165,9 @@ pub async fn try_gather<T, E: From<JoinError>>(
 ) -> Result<Vec<T>, E> {
     let mut tasks = CancelOnDrop(tasks.into_iter().map(Some).collect());
     let mut values: Vec<_> = tasks.0.iter().map(|_| None).collect();
-    let completions = Completions::of(&tasks.0);
+    let mut waiting = Waiting::begin(&tasks.0, How::TryGather);
     for _ in 0..tasks.0.len() {
-        let place = poll_fn(|context| completions.poll_next(context)).await;
+        let place = poll_fn(|context| waiting.poll_next(context)).await;
         let task = tasks.0[place].take();
         let result = task.map_or(Err(JoinError::Cancelled), |mut task| task.take());
         match result.unwrap_or_else(|error| Err(error.into())) {
@@ -141,15 +210,15 @@ pub async fn wait<T>(
     limit: Option<Duration>,
 ) -> (Vec<Task<T>>, Vec<Task<T>>) {
     let tasks: Vec<_> = tasks.into_iter().map(Some).collect();
-    let completions = Completions::of(&tasks);
+    let mut waiting = Waiting::begin(&tasks, How::Wait);
     let mut deadline = limit.map(|limit| {
         let handle = LoopHandle::current();
-        Deadline::new(&handle, handle.deadline_after(limit))
+        Deadline::new(&handle, handle.deadline_after(limit), Purpose::Wait)
     });
     let mut left = tasks.len();
     poll_fn(|context| {
         while left > 0 {
-            match completions.poll_next(context) {
+            match waiting.poll_next(context) {
                 Poll::Ready(place) => {
                     left -= 1;
                     let status = tasks[place].as_ref().map(|task| task.status());
@@ -182,13 +251,13 @@ pub async fn wait<T>(
 /// Dropping it detaches what is left; a task that was not given out comes the next time.
 pub fn as_completed<T>(tasks: impl IntoIterator<Item = Task<T>>) -> AsCompleted<T> {
     let tasks: Vec<_> = tasks.into_iter().map(Some).collect();
-    AsCompleted { completions: Completions::of(&tasks), left: tasks.len(), tasks }
+    AsCompleted { waiting: Waiting::of(&tasks, How::AsCompleted), left: tasks.len(), tasks }
 }
 
 /// Tasks in the order in which they end: see [`as_completed`].
 #[must_use = "a stream does nothing until it is asked"]
 pub struct AsCompleted<T> {
-    completions: Rc<Completions>,
+    waiting: Waiting,
     tasks: Vec<Option<Task<T>>>,
     left: usize,
 }
@@ -199,17 +268,28 @@ impl<T> AsCompleted<T> {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn next(&mut self) -> Option<Task<T>> {
-        poll_fn(|context| self.poll(context)).await
+        let next = GiveUp(self);
+        poll_fn(|context| next.0.poll(context)).await
     }
 
     fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Task<T>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        self.completions.poll_next(context).map(|place| {
+        self.waiting.poll_next(context).map(|place| {
+            self.waiting.over();
             self.left -= 1;
             self.tasks[place].take()
         })
+    }
+}
+
+/// Ends the wait when it is given up; the stream may live on.
+struct GiveUp<'a, T>(&'a mut AsCompleted<T>);
+
+impl<T> Drop for GiveUp<'_, T> {
+    fn drop(&mut self) {
+        self.0.waiting.over();
     }
 }
 

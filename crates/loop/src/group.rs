@@ -15,7 +15,7 @@
 //! | `Open`, `Ending` | `Ended` | the body and all children have ended, or the future is dropped |
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
@@ -25,6 +25,9 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use tulipa_selector::Token;
+
+use crate::await_graph::{How, On, Plain, Shared, Targets, WaitId};
 use crate::group_start::Starter;
 use crate::report::{ErrorContext, Origin};
 use crate::task::Start;
@@ -78,6 +81,8 @@ pub struct TaskGroup<E> {
 struct Group<E> {
     handle: LoopHandle,
     state: RefCell<State<E>>,
+    /// The wait of its parent for the children.
+    wait: Cell<WaitId>,
 }
 
 struct State<E> {
@@ -144,6 +149,7 @@ pub async fn task_group<T, E: 'static>(
 ) -> Result<T, GroupError<E>> {
     let group = Rc::new(Group::new(LoopHandle::current()));
     let scope = Scope(group.clone());
+    group.note_wait();
     let value = {
         let mut body = pin!(body(TaskGroup { group: group.clone() }));
         poll_fn(|context| group.poll_body(body.as_mut(), context)).await
@@ -175,6 +181,7 @@ struct Scope<E>(Rc<Group<E>>);
 
 impl<E> Drop for Scope<E> {
     fn drop(&mut self) {
+        self.0.handle.core.wait_over(&mut self.0.wait.take());
         let children = self.0.children();
         let left = self.0.end();
         drop(left);
@@ -277,7 +284,7 @@ impl<E> Group<E> {
             panic: None,
             waker: None,
         };
-        Group { handle, state: RefCell::new(state) }
+        Group { handle, state: RefCell::new(state), wait: Cell::default() }
     }
 
     fn phase(&self) -> Phase {
@@ -363,17 +370,27 @@ impl<E> Group<E> {
             self.handle.core.release(&self.handle, || waker.wake());
         }
     }
+}
 
-    fn wait(&self, context: &Context<'_>) {
+/// What its parent's task does.
+impl<E: 'static> Group<E> {
+    fn wait(self: &Rc<Self>, context: &Context<'_>) {
+        self.note_wait();
         // Wakers are the program's: cloned before the borrow and dropped after it.
         let waker = context.waker().clone();
         let old = self.state.borrow_mut().waker.replace(waker);
         drop(old);
     }
 
+    fn note_wait(self: &Rc<Self>) {
+        let mut wait = self.wait.take();
+        self.handle.core.wait_on(&mut wait, || On::Shared(Shared::Tasks(How::Group, self.clone())));
+        self.wait.set(wait);
+    }
+
     /// Gives what the body gives, or `None` when the group is ending.
     fn poll_body<F: Future>(
-        &self,
+        self: &Rc<Self>,
         body: Pin<&mut F>,
         context: &mut Context<'_>,
     ) -> Poll<Option<F::Output>> {
@@ -390,12 +407,18 @@ impl<E> Group<E> {
         Poll::Pending
     }
 
-    fn poll_children(&self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_children(self: &Rc<Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.state.borrow().children.is_empty() {
             return Poll::Ready(());
         }
         self.wait(context);
         Poll::Pending
+    }
+}
+
+impl<E> Targets for Group<E> {
+    fn targets(&self) -> Vec<Token> {
+        self.state.borrow().children.values().map(TaskRef::key).collect()
     }
 }
 
@@ -410,8 +433,8 @@ impl<T> Deref for GroupTask<T> {
 impl<T> Future for GroupTask<T> {
     type Output = Result<T, Cancelled>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.value).poll(context)
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.value.poll_as(context, || On::Plain(Plain::Task(How::GroupTask, self.reference.key())))
     }
 }
 

@@ -11,9 +11,12 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
 
+use crate::await_graph::{How, On, Plain};
+use crate::task::NO_TASK;
 use crate::{GroupClosed, GroupTask, JoinError, LoopFuture, Promise, TaskGroup};
 
 /// Why a task of a group has not started: see [`TaskGroup::start`].
@@ -150,7 +153,9 @@ impl<V> Starting<V> {
 
 impl<V, T, E> Begun<V, T, E> {
     async fn wait(mut self) -> Result<(V, GroupTask<T>), StartError<E>> {
-        if let Ok(value) = (&mut self.ready).await {
+        let key = self.task.as_ref().map_or(NO_TASK, |task| task.key());
+        let on = || On::Plain(Plain::Task(How::Start, key));
+        if let Ok(value) = poll_fn(|context| self.ready.poll_as(context, on)).await {
             let task = self.task.take().expect("it is handed out once");
             return Ok((value, task));
         }

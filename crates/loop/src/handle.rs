@@ -165,7 +165,9 @@ impl LoopHandle {
 
     /// The time of the loop's clock, which never goes back and has nothing to do with the wall clock.
     pub fn time(&self) -> Instant {
-        self.core.selector.now()
+        let now = self.core.selector.now();
+        self.core.last_reading.set(now);
+        now
     }
 
     /// Lets the loop end after the current turn; what was ready at its start still runs. Before a

@@ -3,7 +3,7 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::Origin;
+use crate::{Origin, TaskRef, TaskStatus};
 
 /// Hooks around what a loop does. All do nothing by default; a loop without an instrument pays
 /// nothing for them.
@@ -28,6 +28,18 @@ pub trait Instrument {
     /// It has run, for `took`.
     fn after_callback(&self, origin: Origin, took: Duration) {
         let _ = (origin, took);
+    }
+
+    /// A task was made; it has not run yet. Stands for `_register_task`; with
+    /// [`task_ended`](Self::task_ended) it takes the place of a task factory. Its steps are
+    /// [`before_callback`](Self::before_callback) with [`Origin::Task`].
+    fn task_spawned(&self, task: &TaskRef) {
+        let _ = task;
+    }
+
+    /// A task has ended; nobody who waits for it has been told yet. Stands for `_unregister_task`.
+    fn task_ended(&self, task: &TaskRef, status: TaskStatus) {
+        let _ = (task, status);
     }
 
     /// It took longer than the loop's `slow_callback_duration`. Only in debug mode.

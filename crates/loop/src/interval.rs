@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::LoopHandle;
+use crate::await_graph::Purpose;
 use crate::sleep::Deadline;
 
 /// What an [`Interval`] does about ticks that passed while nobody asked for them.
@@ -48,8 +49,17 @@ pub fn interval(period: Duration) -> Interval {
 pub fn interval_at(first: Instant, period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval has a period");
     let handle = LoopHandle::current();
-    let deadline = Deadline::new(&handle, first);
+    let deadline = Deadline::new(&handle, first, Purpose::Interval);
     Interval { handle, deadline, period, missed: MissedTicks::default() }
+}
+
+/// Ends the wait when it is given up; the interval may live on.
+struct Tick<'a>(&'a mut Interval);
+
+impl Drop for Tick<'_> {
+    fn drop(&mut self) {
+        self.0.deadline.end_wait();
+    }
 }
 
 impl Interval {
@@ -65,7 +75,8 @@ impl Interval {
     /// # Cancel safety
     /// A tick that was not given out comes the next time.
     pub async fn tick(&mut self) -> Instant {
-        poll_fn(|context| self.poll_tick(context)).await
+        let tick = Tick(self);
+        poll_fn(|context| tick.0.poll_tick(context)).await
     }
 
     /// The poll form of [`tick`](Self::tick).

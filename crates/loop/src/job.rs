@@ -5,7 +5,7 @@ use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use loom::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(not(all(test, loom)))]
 use std::sync::{Condvar, Mutex, MutexGuard};
 
+use crate::await_graph::{On, RemoteWait, Shared};
 use crate::report::panic_message;
 
 /// Why a job has no result.
@@ -58,12 +59,15 @@ pub struct Job {
 pub struct JobHandle<T> {
     cell: Arc<Cell<T>>,
     work: Arc<dyn Work>,
+    wait: RemoteWait,
 }
 
 /// What is shared by whoever runs a job and whoever waits for it.
-trait Work: Send + Sync {
+pub(crate) trait Work: Send + Sync {
     fn run(&self);
     fn cancel(&self) -> bool;
+    /// Whether it has ended in any way.
+    fn is_done(&self) -> bool;
     fn location(&self) -> &'static Location<'static>;
 }
 
@@ -104,7 +108,7 @@ impl Job {
         let cell = Arc::new(Cell { state: Mutex::new(State::Pending(None)), done: Condvar::new() });
         let closure = Mutex::new(Some(closure));
         let work: Arc<dyn Work> = Arc::new(Task { closure, cell: cell.clone(), location });
-        (Job { work: work.clone() }, JobHandle { cell, work })
+        (Job { work: work.clone() }, JobHandle { cell, work, wait: RemoteWait::default() })
     }
 
     /// Runs it, unless it was cancelled. A panic ends up in its handle.
@@ -150,6 +154,10 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Task<T, F> {
         true
     }
 
+    fn is_done(&self) -> bool {
+        self.cell.is_done()
+    }
+
     fn location(&self) -> &'static Location<'static> {
         self.location
     }
@@ -158,6 +166,10 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Task<T, F> {
 impl<T> Cell<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_done(&self) -> bool {
+        !matches!(&*self.lock(), State::Pending(_))
     }
 
     fn finish(&self, result: Result<T, JobError>) {
@@ -195,7 +207,7 @@ impl<T> JobHandle<T> {
 
     /// Whether it has ended in any way.
     pub fn is_done(&self) -> bool {
-        !matches!(&*self.cell.lock(), State::Pending(_))
+        self.cell.is_done()
     }
 
     /// Blocks this thread until the result is there. On a loop's thread await it instead.
@@ -227,6 +239,25 @@ impl<T> JobHandle<T> {
         self.cell.take(None).ok_or(self)
     }
 
+    /// Gives the result, or notes what the wait is for.
+    pub(crate) fn poll_as(
+        &mut self,
+        context: &Context<'_>,
+        on: impl FnOnce(Weak<dyn Work>) -> Shared,
+    ) -> Poll<Result<T, JobError>> {
+        match self.cell.take(Some(context.waker())) {
+            Some(result) => {
+                self.wait.over();
+                Poll::Ready(result)
+            }
+            None => {
+                let work = &self.work;
+                self.wait.wait_on(|| On::Shared(on(Arc::downgrade(work))));
+                Poll::Pending
+            }
+        }
+    }
+
     /// A handle to a job that an executor refused.
     pub(crate) fn refused(
         location: &'static Location<'static>,
@@ -244,11 +275,8 @@ impl<T> JobHandle<T> {
 impl<T> Future for JobHandle<T> {
     type Output = Result<T, JobError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.cell.take(Some(context.waker())) {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        }
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_as(context, Shared::Job)
     }
 }
 

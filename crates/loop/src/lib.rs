@@ -68,6 +68,7 @@
 //! | `exit_stack` | [`AsyncExitStack`]: clean-up that awaits |
 //! | `staggered` | [`staggered_race`], for connecting to one of several addresses |
 //! | `sleep`, `timeout`, `interval`, `yield_now` | [`sleep()`], [`timeout()`], [`wait_for`], [`interval()`], [`yield_now()`] |
+//! | `await_graph` | [`AwaitGraph`]: who waits for what; [`format_call_graph`], [`waiting_on`] |
 //! | `future`, `main_future` | [`Promise`] and [`LoopFuture`]; what `run_until_complete` drives |
 //! | `readers`, `async_fd`, [`signal`], `stdin` | descriptors and signals as callbacks and futures |
 //! | `executor`, `thread_pool`, `job` | [`to_thread`], [`ThreadPool`] and `run_in_executor` |
@@ -81,6 +82,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod async_fd;
+mod await_graph;
 mod blocking_future;
 mod context;
 mod core;
@@ -120,6 +122,11 @@ mod turn;
 mod yield_now;
 
 pub use async_fd::{AsyncFd, Ready};
+pub use await_graph::{
+    AwaitEdge, AwaitGraph, AwaitNode, AwaitTarget, AwaiterId, AwaiterState, Cycle,
+    FrameCallGraphEntry, FutureCallGraph, WaitingOn, capture_call_graph, format_call_graph,
+    print_call_graph, waiting_on,
+};
 pub use blocking_future::BlockingFuture;
 pub use context::{Context, ContextScope, ContextToken, ContextVar, copy_context};
 pub use event_loop::{Builder, EventLoop, RunError};

@@ -106,10 +106,12 @@ impl<'a> MainFuture<'a> {
         let mut context = Context::from_waker(&self.waker);
         let (poll, inherited) = (&mut *self.poll, &mut self.context);
         let poll = || inherited.run(|| poll(&mut context));
+        handle.core.polls_main.set(true);
         let span = self.span.clone();
         let watched = trace::inside(span.as_deref(), || {
             handle.core.watch(handle, Origin::Main, Some(self.location), poll)
         });
+        handle.core.polls_main.set(false);
         match watched {
             Ok(false) => return,
             Ok(true) => self.state = State::Ended,

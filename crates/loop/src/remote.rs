@@ -20,6 +20,7 @@ use concurrent_queue::ConcurrentQueue;
 use tulipa_selector::Notifier;
 
 use crate::LoopHandle;
+use crate::await_graph::Abandoned;
 use crate::context::{self, copy_context};
 use crate::core::{Core, Ready};
 use crate::handle::with_current;
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     thread: ThreadId,
     queue: ConcurrentQueue<Message>,
     notifier: Notifier,
+    pub(crate) abandoned: Abandoned,
 }
 
 /// What another thread asks for.
@@ -194,6 +196,11 @@ impl Remote {
         self.shared.send(Message::Stop)
     }
 
+    /// The number of the loop.
+    pub(crate) fn loop_id(&self) -> u64 {
+        self.shared.id
+    }
+
     /// The thread that the loop lives on.
     pub(crate) fn thread(&self) -> ThreadId {
         self.shared.thread
@@ -207,7 +214,8 @@ impl Remote {
 
 impl Shared {
     pub(crate) fn new(id: u64, notifier: Notifier) -> Shared {
-        Shared { id, thread: thread::current().id(), queue: ConcurrentQueue::unbounded(), notifier }
+        let (thread, queue) = (thread::current().id(), ConcurrentQueue::unbounded());
+        Shared { id, thread, queue, notifier, abandoned: Abandoned::default() }
     }
 
     /// Asks for the main future of a run to be polled.

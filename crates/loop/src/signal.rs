@@ -29,6 +29,7 @@ use futures_lite::Stream;
 use tulipa_selector::{Event, Interest, Registration, Selector, Source as Watched};
 
 use crate::LoopHandle;
+use crate::await_graph::{On, Plain, WaitId};
 use crate::readers::{Repeating, closed};
 use crate::report::Origin;
 use crate::source::Source;
@@ -100,6 +101,7 @@ struct StreamState {
     signals: Vec<Signal>,
     pending: RefCell<Vec<Signal>>,
     waker: RefCell<Option<Waker>>,
+    wait: Cell<WaitId>,
     closed: Cell<bool>,
 }
 
@@ -161,6 +163,7 @@ impl LoopHandle {
             signals: signals.to_vec(),
             pending: RefCell::default(),
             waker: RefCell::default(),
+            wait: Cell::default(),
             closed: Cell::new(false),
         });
         mine.streams.borrow_mut().push(Rc::downgrade(&state));
@@ -355,6 +358,7 @@ impl Drop for InterruptWatch {
 impl StreamState {
     fn wake(&self, handle: &LoopHandle) {
         let waker = self.waker.borrow_mut().take();
+        handle.core.wait_over(&mut self.wait.take());
         if let Some(waker) = waker {
             handle.core.release(handle, || waker.wake());
         }
@@ -377,12 +381,16 @@ impl Stream for SignalStream {
         let waker = context.waker().clone();
         let old = state.waker.borrow_mut().replace(waker);
         drop(old);
+        let mut wait = state.wait.take();
+        self.handle.core.wait_on(&mut wait, || On::Plain(Plain::Signal));
+        state.wait.set(wait);
         Poll::Pending
     }
 }
 
 impl Drop for SignalStream {
     fn drop(&mut self) {
+        self.handle.core.wait_over(&mut self.state.wait.take());
         let signals = self.handle.core.signals.borrow().clone();
         if let Some(signals) = signals {
             // Not counted among the streams any more: this is its last owner.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tulipa_selector::Token;
 
 use crate::LoopHandle;
+use crate::await_graph::{On, Plain, Purpose, WaitId};
 use crate::timers::Alarm;
 
 /// Waits until `delay` is over; zero is [`yield_now`](crate::yield_now). Stands for `asyncio.sleep`.
@@ -62,7 +63,7 @@ impl LoopHandle {
 
     /// [`sleep_until`] on this loop, running or not.
     pub fn sleep_until(&self, when: Instant) -> Sleep {
-        Sleep { deadline: Deadline::new(self, when), state: State::Fresh }
+        Sleep { deadline: Deadline::new(self, when, Purpose::Sleep), state: State::Fresh }
     }
 }
 
@@ -98,11 +99,13 @@ pub(crate) struct Deadline {
     handle: LoopHandle,
     when: Instant,
     timer: Option<Token>,
+    purpose: Purpose,
+    wait: WaitId,
 }
 
 impl Deadline {
-    pub(crate) fn new(handle: &LoopHandle, when: Instant) -> Deadline {
-        Deadline { handle: handle.clone(), when, timer: None }
+    pub(crate) fn new(handle: &LoopHandle, when: Instant, purpose: Purpose) -> Deadline {
+        Deadline { handle: handle.clone(), when, timer: None, purpose, wait: WaitId::NONE }
     }
 
     pub(crate) fn when(&self) -> Instant {
@@ -123,18 +126,24 @@ impl Deadline {
                 let timer =
                     inserted.unwrap_or_else(|_| panic!("the loop has room for no more timers"));
                 self.timer = Some(timer);
+                self.note_wait(timer);
             }
             return Poll::Pending;
         };
         if !timers.borrow().contains(timer) {
             self.timer = None;
+            self.handle.core.wait_over(&mut self.wait);
             return Poll::Ready(());
         }
-        if !timers.borrow().wakes(timer, context.waker()) {
+        let known = timers.borrow().wakes(timer, context.waker());
+        if !known {
             // Wakers are the program's: cloned before the borrow and dropped after it.
             let waker = context.waker().clone();
             let old = timers.borrow_mut().set_waker(timer, waker);
             drop(old);
+        }
+        if !known || self.wait.is_none() {
+            self.note_wait(timer);
         }
         Poll::Pending
     }
@@ -146,8 +155,19 @@ impl Deadline {
         drop(old);
     }
 
+    /// Who waited has stopped to, for now; the timer stays.
+    pub(crate) fn end_wait(&mut self) {
+        self.handle.core.wait_over(&mut self.wait);
+    }
+
+    fn note_wait(&mut self, timer: Token) {
+        let purpose = self.purpose;
+        self.handle.core.wait_on(&mut self.wait, || On::Plain(Plain::Timer(purpose, timer)));
+    }
+
     fn disarm(&mut self) -> Option<Alarm> {
         let timer = self.timer.take()?;
+        self.handle.core.wait_over(&mut self.wait);
         self.handle.core.timers.borrow_mut().remove(timer)
     }
 }

@@ -4,11 +4,11 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{Location, resume_unwind};
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::gather::{CancelOnDrop, Completions};
+use crate::await_graph::{How, Purpose};
+use crate::gather::{CancelOnDrop, Waiting};
 use crate::sleep::Deadline;
 use crate::task::Start;
 use crate::{JoinError, LoopHandle};
@@ -87,7 +87,7 @@ struct Race<T, E> {
     handle: LoopHandle,
     location: &'static Location<'static>,
     tasks: CancelOnDrop<Result<T, E>>,
-    completions: Rc<Completions>,
+    waiting: Waiting,
     running: usize,
     errors: Vec<Option<E>>,
     winner: Option<(usize, T)>,
@@ -102,9 +102,9 @@ enum Event {
 
 impl<T: 'static, E: 'static> Race<T, E> {
     fn new(handle: LoopHandle, location: &'static Location<'static>) -> Race<T, E> {
-        let (tasks, completions) = (CancelOnDrop(Vec::new()), Rc::default());
+        let (tasks, waiting) = (CancelOnDrop(Vec::new()), Waiting::new(How::Race));
         let (errors, winner, panic) = (Vec::new(), None, None);
-        Race { handle, location, tasks, completions, running: 0, errors, winner, panic }
+        Race { handle, location, tasks, waiting, running: 0, errors, winner, panic }
     }
 
     async fn run<F>(
@@ -135,19 +135,21 @@ impl<T: 'static, E: 'static> Race<T, E> {
         F: Future<Output = Result<T, E>> + 'static,
     {
         let task = self.handle.spawn_at(self.location, None, Start::Soon, attempt?);
-        self.completions.add(self.tasks.0.len(), &task);
+        self.waiting.add(self.tasks.0.len(), &task);
         self.tasks.0.push(Some(task));
         self.errors.push(None);
         self.running += 1;
-        delay.map(|delay| Deadline::new(&self.handle, self.handle.deadline_after(delay)))
+        delay.map(|delay| {
+            Deadline::new(&self.handle, self.handle.deadline_after(delay), Purpose::Race)
+        })
     }
 
     fn is_open(&self) -> bool {
         self.winner.is_none() && self.panic.is_none()
     }
 
-    fn poll_event(&self, context: &mut Context<'_>, due: Option<&mut Deadline>) -> Poll<Event> {
-        if let Poll::Ready(index) = self.completions.poll_next(context) {
+    fn poll_event(&mut self, context: &mut Context<'_>, due: Option<&mut Deadline>) -> Poll<Event> {
+        if let Poll::Ready(index) = self.waiting.poll_next(context) {
             return Poll::Ready(Event::Ended(index));
         }
         due.map_or(Poll::Pending, |due| due.poll(context).map(|()| Event::NextIsDue))
@@ -178,7 +180,7 @@ impl<T: 'static, E: 'static> Race<T, E> {
             task.cancel();
         }
         while self.running > 0 {
-            let index = poll_fn(|context| self.completions.poll_next(context)).await;
+            let index = poll_fn(|context| self.waiting.poll_next(context)).await;
             self.settle(index);
         }
         if let Some(payload) = self.panic {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
+use crate::await_graph::{How, Purpose};
 use crate::sleep::Deadline;
 use crate::{Join, JoinError, LoopHandle, Task};
 
@@ -157,7 +158,8 @@ impl Timeout {
     }
 
     fn new(handle: LoopHandle, when: Option<Instant>) -> Timeout {
-        let deadline = RefCell::new(when.map(|when| Deadline::new(&handle, when)));
+        let deadline =
+            RefCell::new(when.map(|when| Deadline::new(&handle, when, Purpose::Timeout)));
         let state =
             State { handle, phase: Cell::new(Phase::New), deadline, waker: Cell::default() };
         Timeout { state: Rc::new(state) }
@@ -186,7 +188,7 @@ impl Timeout {
         if matches!(phase.get(), Phase::Expired | Phase::Finished) {
             return Err(TimeoutEnded);
         }
-        let new = when.map(|when| Deadline::new(handle, when));
+        let new = when.map(|when| Deadline::new(handle, when, Purpose::Timeout));
         let old = deadline.replace(new);
         drop(old);
         if let Some(waker) = waker.take() {
@@ -281,7 +283,7 @@ impl Drop for Running {
 #[track_caller]
 pub fn wait_for<T>(task: Task<T>, delay: Duration) -> WaitFor<T> {
     let handle = LoopHandle::current();
-    let deadline = Deadline::new(&handle, handle.deadline_after(delay));
+    let deadline = Deadline::new(&handle, handle.deadline_after(delay), Purpose::WaitFor);
     WaitFor { join: task.into_future(), deadline, asked: Asked::No }
 }
 
@@ -304,7 +306,7 @@ impl<T> Future for WaitFor<T> {
     type Output = Result<Result<T, JoinError>, Elapsed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match Pin::new(&mut self.join).poll(context) {
+        match self.join.poll_as(context, How::WaitFor) {
             Poll::Ready(Err(JoinError::Cancelled)) if self.asked == Asked::Yes => {
                 return Poll::Ready(Err(Elapsed));
             }

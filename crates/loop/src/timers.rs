@@ -104,6 +104,13 @@ impl Timers {
         self.entries.get(key).is_some()
     }
 
+    /// The deadline of a timer that is not due yet.
+    pub(crate) fn when(&self, key: Token) -> Option<Instant> {
+        let place = self.entries.get(key)?.place;
+        let item = self.heap.get(place as usize)?;
+        Some(self.start + Duration::from_nanos(item.when))
+    }
+
     /// Whether a timer wakes this waker.
     pub(crate) fn wakes(&self, key: Token, waker: &Waker) -> bool {
         let alarm = self.entries.get(key).map(|entry| &entry.alarm);

@@ -123,8 +123,7 @@ fn giving_up_an_await_cancels_the_task_and_joined_and_shield_do_not() {
             };
             drop(start("awaited").into_future());
             let mut joined = start("joined");
-            let mut waiting = joined.joined();
-            assert!(poll_once(&mut waiting).await.is_none());
+            assert!(poll_once(&mut joined.joined()).await.is_none());
             drop(shield(start("shielded")));
             yield_now().await;
             yield_now().await;

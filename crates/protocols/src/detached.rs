@@ -310,7 +310,8 @@ impl Detached {
             self.round();
             state.watched.set(state.interest());
             state.dispatching.set(false);
-            if !state.wants_attention() && !state.is_to_be_read() {
+            let reads = state.is_to_be_read() && state.progress.get();
+            if !state.wants_attention() && !reads {
                 return;
             }
         }

@@ -139,14 +139,17 @@ impl<P: Protocol + 'static> Driver<P> {
     }
 
     /// The end of a call: what is still to be settled, or to be asked of the selector, waits for the next
-    /// turn.
+    /// turn; so does the end of events that were `unwanted`.
     #[inline]
-    fn leave(&mut self, handle: &LoopHandle, state: &State) {
+    fn leave(&mut self, handle: &LoopHandle, state: &State, unwanted: bool) {
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
+        if self.talk.told.clock.as_ref().is_some_and(|clock| clock.is_unset()) {
+            self.arm(handle, state);
+        }
         state.dispatching.set(false);
-        if state.wants_attention() || state.interest() != state.watched.get() {
+        if state.wants_attention() || unwanted || state.is_interest_due() {
             state.mark();
         }
     }
@@ -167,17 +170,21 @@ impl<P: Protocol + 'static> Source for Driver<P> {
                 state.attend();
             }
         }
+        let mut unwanted = false;
         match state.phase() {
             Phase::Opening => state.attend(),
-            Phase::Open | Phase::Broken
-                if event.is_readable() && state.input.get() == Input::Flowing =>
-            {
-                state.readable.set(true);
-                self.talk.deliver(handle);
+            Phase::Open | Phase::Broken if event.is_readable() => {
+                // Known already, or nobody wants to know: the selector is not to tell it again.
+                unwanted = state.input.get() != Input::Flowing || state.readable.replace(true);
+                if !unwanted {
+                    self.talk.deliver(handle);
+                }
             }
+            // Nobody reads any more, so the selector would tell it for ever.
+            Phase::Closing => unwanted = event.is_readable(),
             _ => {}
         }
-        self.leave(handle, state);
+        self.leave(handle, state, unwanted);
     }
 
     fn attend(&mut self, handle: &LoopHandle) {

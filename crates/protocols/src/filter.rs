@@ -1,6 +1,7 @@
 //! Filters: what stands between a transport and its link, and changes the bytes. TLS is one.
 
 use std::any::Any;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -11,7 +12,8 @@ use crate::{Address, Link};
 
 /// Bytes in, bytes out, and no input or output of its own: what a TLS engine is to a socket.
 ///
-/// A filter is put into a running transport with [`Transport::upgrade`](crate::Transport::upgrade). Its
+/// A filter is put into a running transport with [`Transport::upgrade`](crate::Transport::upgrade), or in front of
+/// a link from the start with [`Filtered`]. Its
 /// methods are called one at a time with nothing borrowed, so it may call the program's code (a
 /// verifier of certificates), and that may use the transport: what it writes waits.
 ///
@@ -77,12 +79,9 @@ pub enum FilterState {
     Closed,
 }
 
-/// A link with a filter in front of it.
-///
-/// Ciphertext is read into the caller's buffer, handed to the filter, and overwritten with plaintext; what
-/// the filter wants sent waits in `outgoing`. Whatever is called, answers of the filter (to a handshake, to
-/// a change of keys while the program only reads) leave with it.
-pub(crate) struct Filtered {
+/// A link with a filter in front of it, for [`attach`](crate::attach): the connection is made when the filter
+/// is open.
+pub struct Filtered {
     link: Box<dyn Link>,
     filter: Box<dyn Filter>,
     /// What was read before the filter was there, until it has it.
@@ -94,11 +93,18 @@ pub(crate) struct Filtered {
     ended: bool,
 }
 
+// Ciphertext is read into the caller's buffer, handed to the filter, and overwritten with plaintext; what
+// the filter wants sent waits in `outgoing`. Whatever is called, answers of the filter (to a handshake, to
+// a change of keys while the program only reads) leave with it.
+
 /// What follows when all is sent.
 #[derive(PartialEq)]
 enum Ending {
     None,
+    /// The link is shut down.
     Shutdown,
+    /// The link says its own goodbye.
+    Goodbye,
     Done,
 }
 
@@ -117,9 +123,14 @@ const SCRATCH: usize = 8 * 1024;
 const KEPT_OUTGOING: usize = 32 * 1024;
 
 impl Filtered {
+    /// Puts `filter` in front of `link`.
+    pub fn new(link: impl Link + 'static, filter: impl Filter + 'static) -> Filtered {
+        Filtered::with(Box::new(link), Box::new(filter), Vec::new(), Vec::new())
+    }
+
     /// Puts `filter` in front of `link`. `queued` goes to the peer first, as it is; `early` was received
     /// before and goes to the filter first.
-    pub(crate) fn new(
+    pub(crate) fn with(
         link: Box<dyn Link>,
         filter: Box<dyn Filter>,
         queued: Vec<u8>,
@@ -131,9 +142,9 @@ impl Filtered {
 
     fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
         let received = self.filter.receive(bytes);
-        // Also an alert, on an error.
-        let sent = self.pump();
-        received.and(sent)
+        // Also an alert, on an error. If it cannot be sent the next flush says so: what came first counts.
+        let _ = self.pump();
+        received
     }
 
     /// Reads once from below, into `buffer` if it is large enough. `false` at the end.
@@ -144,8 +155,8 @@ impl Filtered {
         if count == 0 {
             self.ended = true;
             let ended = self.filter.receive_eof();
-            let sent = self.pump();
-            return ended.and(sent).and(Ok(false));
+            let _ = self.pump();
+            return ended.and(Ok(false));
         }
         self.receive(&buffer[..count])?;
         Ok(true)
@@ -165,11 +176,25 @@ impl Filtered {
         self.sent = 0;
         self.outgoing.clear();
         self.outgoing.shrink_to(KEPT_OUTGOING);
-        if self.ending == Ending::Shutdown && self.link.held_back() == 0 {
-            self.ending = Ending::Done;
-            self.link.shutdown()?;
+        match self.ending {
+            Ending::Shutdown if self.link.held_back() == 0 => {
+                self.ending = Ending::Done;
+                self.link.shutdown()?;
+            }
+            Ending::Goodbye => {
+                self.ending = Ending::Done;
+                self.link.close();
+            }
+            _ => {}
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Filtered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = self.outgoing.len() - self.sent;
+        f.debug_struct("Filtered").field("waiting", &waiting).finish_non_exhaustive()
     }
 }
 
@@ -202,7 +227,7 @@ impl Link for Filtered {
             match self.filter.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
-                    self.pump()?;
+                    let _ = self.pump();
                     return result;
                 }
             }
@@ -245,6 +270,8 @@ impl Link for Filtered {
     fn flush(&mut self) -> io::Result<()> {
         self.pump()?;
         self.link.flush()?;
+        // What waited for the link to be empty.
+        self.pump()?;
         if self.held_back() > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
@@ -253,7 +280,8 @@ impl Link for Filtered {
     }
 
     fn has_input(&self) -> bool {
-        self.filter.has_plaintext() || self.link.has_input()
+        let goodbye = self.filter.state() == FilterState::Closed;
+        goodbye || self.filter.has_plaintext() || self.link.has_input()
     }
 
     fn shutdown(&mut self) -> io::Result<()> {
@@ -265,9 +293,11 @@ impl Link for Filtered {
     fn close(&mut self) {
         if self.ending == Ending::None {
             self.filter.close();
-            self.filter.transmit(&mut self.outgoing);
+            // A link with a goodbye of its own says it behind ours.
+            self.ending = Ending::Goodbye;
         }
-        self.link.close();
+        // Whatever cannot be sent is said by the flush that follows.
+        let _ = self.pump();
     }
 
     fn reset(&mut self) {

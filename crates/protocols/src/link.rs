@@ -100,8 +100,9 @@ pub trait Link {
     }
 }
 
-/// A stream socket, TCP or Unix: non-blocking, and closed on exec.
-pub(crate) struct SocketLink {
+/// A stream socket, TCP or Unix, as a [`Link`]: what a [`Filtered`](crate::Filtered) link is made of.
+#[derive(Debug)]
+pub struct SocketLink {
     fd: Rc<OwnedFd>,
 }
 
@@ -124,6 +125,15 @@ impl SocketLink {
 const MOST_INTERRUPTS: usize = 16;
 
 impl SocketLink {
+    /// Takes a stream socket that is connected, whoever connected or accepted it, and makes it non-blocking.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is no stream socket;
+    /// [`NotConnected`](io::ErrorKind::NotConnected) if it is not connected. The socket is closed then.
+    pub fn adopt(socket: impl Into<OwnedFd>) -> io::Result<SocketLink> {
+        Ok(SocketLink::new(crate::socket::adopt(socket.into())?))
+    }
+
     pub(crate) fn new(fd: OwnedFd) -> SocketLink {
         SocketLink { fd: Rc::new(fd) }
     }

@@ -87,7 +87,7 @@ impl State {
     #[inline]
     pub(crate) fn write_piece(&self, data: &[u8]) -> Flow {
         let small = data.len().wrapping_sub(1) < LARGE - 1;
-        if small && self.queued.get() == 0 && self.dispatching.get() && self.accepts_writes() {
+        if small && self.accepts_writes() {
             self.append(|queue, leaf| queue.append(data, leaf));
             return self.after_write();
         }
@@ -165,9 +165,10 @@ impl State {
         let mut rest = pieces;
         let mut few = [IoSlice::new(&[]); MOST_PIECES];
         if pieces.len() > MOST_PIECES {
-            // The rest comes by the queue.
-            few.copy_from_slice(&pieces[..MOST_PIECES]);
-            rest = &few;
+            // The rest comes by the queue. Empty ones alone would look like a write that failed.
+            let full = pieces.iter().filter(|piece| !piece.is_empty());
+            let count = few.iter_mut().zip(full).map(|(place, piece)| *place = *piece).count();
+            rest = &few[..count];
         }
         match self.with_link(|link| link.write(rest)) {
             None => (self.phase.get() == Phase::Open).then_some(0),
@@ -224,7 +225,9 @@ impl State {
             return;
         }
         // Out of its cell: what a link's code writes meanwhile comes behind it.
-        let (queue, before) = (self.queue.take(), self.queued.replace(0));
+        let before = self.buffered();
+        let queue = self.queue.take();
+        self.queued.set(0);
         let result = match queue {
             Some(mut queue) => {
                 let result = self.flush_queue(&mut queue);
@@ -235,11 +238,12 @@ impl State {
         };
         if result.is_ok()
             && !self.awaited.get()
+            && !self.leaf.has_discarded()
             && before <= self.limits().low
             && self.is_socket()
-            && self.output.get() != Output::Ending
+            && self.output.get() == Output::Flowing
             && self.queued.get() == 0
-            && self.dispatching.get()
+            && (self.dispatching.get() || !self.watched.get().is_writable())
         {
             // What most flushes are: an answer has left, and nothing follows from that.
             return;
@@ -260,7 +264,7 @@ impl State {
         let ending = self.phase.get() == Phase::Closing || self.output.get() == Output::Ending;
         let told = before > 0 && (!left && ending || self.passed_low(before));
         // A driver that is being called looks at the interest itself.
-        let unwatched = !self.dispatching.get() && self.interest() != self.watched.get();
+        let unwatched = !self.dispatching.get() && self.is_interest_due();
         let discarded = self.leaf.has_discarded();
         let awaited = before > 0 && self.awaited.get();
         if told || (left && !self.blocked.get()) || unwatched || discarded || awaited {
@@ -371,12 +375,18 @@ impl State {
 
     pub(crate) fn close(&self) {
         match self.phase.get() {
+            Phase::Opening if self.buffered() > 0 => {
+                let error = "closed during the handshake, before what was written could be sent";
+                self.fail(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+            }
             Phase::Opening => self.end(None),
             Phase::Open => {
                 self.phase.set(Phase::Closing);
                 self.attend();
             }
-            Phase::Closing | Phase::Broken | Phase::Ended => {}
+            // Who closes wants no more data either.
+            Phase::Broken => self.end(None),
+            Phase::Closing | Phase::Ended => {}
         }
     }
 

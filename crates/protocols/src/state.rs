@@ -305,6 +305,16 @@ impl State {
         self.end(Some(error));
     }
 
+    /// Whether the selector is to be asked for something else, at the start of the next turn.
+    ///
+    /// That it tells of input which is known, or not wanted, is borne until it does: a task that is woken
+    /// by input has read it by then, mostly, and nothing has to be changed and changed back.
+    #[inline]
+    pub(crate) fn is_interest_due(&self) -> bool {
+        let (wanted, watched) = (self.interest(), self.watched.get());
+        wanted != watched && (wanted | Interest::READABLE) != watched
+    }
+
     /// What the selector is to be asked for.
     pub(crate) fn interest(&self) -> Interest {
         let (mut read, mut write) = (false, false);
@@ -345,7 +355,9 @@ impl State {
                 self.phase.set(Phase::Open);
                 self.opened.set(true);
                 if self.has_input() {
+                    // What came with the handshake is told by no event.
                     self.readable.set(true);
+                    self.attend();
                 }
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -371,6 +383,10 @@ impl State {
             Phase::Closing => self.say_goodbye(),
             _ => {}
         }
+    }
+
+    /// Ends the connection if both sides have ended, which the protocol knows of its peer's.
+    pub(crate) fn end_if_both_have(&self) {
         let both = self.input.get() == Input::Ended && self.output.get() == Output::Ended;
         if both && self.phase.get() == Phase::Open && self.held_back() == 0 {
             self.end(None);
@@ -383,13 +399,19 @@ impl State {
             return self.end(None);
         }
         if self.output.get() != Output::Ended {
+            match self.with_link(|link| link.flush()) {
+                Some(Ok(())) => {}
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Some(Err(error)) => return self.fail(error),
+                None => return,
+            }
             self.output.set(Output::Ended);
             self.with_link(|link| link.close());
         }
         match self.with_link(|link| link.flush()) {
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Some(Err(error)) => self.fail(error),
-            Some(Ok(())) => self.end(None),
+            // A peer that is gone misses a goodbye, and nothing of the program's.
+            Some(_) => self.end(None),
             None => {}
         }
     }
@@ -418,7 +440,7 @@ impl State {
         }
         let mut early = Vec::from(leftover);
         self.extras(|extras| early.append(&mut extras.unread));
-        self.link.replace(Slot::Any(Box::new(Filtered::new(link, filter, queued, early))));
+        self.link.replace(Slot::Any(Box::new(Filtered::with(link, filter, queued, early))));
         self.phase.set(Phase::Opening);
         self.opened.set(self.made.get());
         self.blocked.set(false);

@@ -48,6 +48,14 @@ pub(crate) struct Clock {
     pub(crate) timer: Option<(Instant, MarkTimer)>,
 }
 
+impl Clock {
+    /// Whether no timer comes early enough.
+    pub(crate) fn is_unset(&self) -> bool {
+        let set = self.timer.map(|(when, _)| when);
+        self.deadline.is_some_and(|deadline| set.is_none_or(|set| deadline < set))
+    }
+}
+
 /// A protocol and its transport.
 pub(crate) struct Talk<P> {
     pub(crate) transport: Transport,
@@ -116,7 +124,8 @@ impl<P: Protocol> Talk<P> {
         }
         let state = &*self.transport.state;
         if state.is_to_be_read() {
-            if state.has_input() {
+            // No event tells of what is left behind a failed write.
+            if state.has_input() || state.phase() == Phase::Broken {
                 state.attend();
             } else {
                 state.readable.set(false);
@@ -160,13 +169,16 @@ impl<P: Protocol> Talk<P> {
         if state.awaited.replace(false) {
             self.wake(host);
         }
+        if self.told.eof {
+            state.end_if_both_have();
+        }
         self.tell_end(host)
     }
 
     fn tell_flow(&mut self, host: &impl Host) {
         let state = &*self.transport.state;
         let (size, limits) = (state.buffered(), state.limits());
-        let alive = matches!(state.phase(), Phase::Open | Phase::Closing);
+        let alive = matches!(state.phase(), Phase::Opening | Phase::Open | Phase::Closing);
         if !alive || !state.made.get() || state.has_successor() {
             return;
         }
@@ -211,6 +223,10 @@ impl<P: Protocol> Talk<P> {
         let due = clock.deadline.is_some_and(|deadline| deadline <= host.now());
         if due && alive && !state.has_successor() {
             clock.deadline = None;
+            if !state.made.get() {
+                let error = "the connection's timeout is over before its handshake";
+                return state.fail(io::Error::new(io::ErrorKind::TimedOut, error));
+            }
             self.tell(host, "timed_out", |protocol, transport| protocol.timed_out(transport));
         }
     }

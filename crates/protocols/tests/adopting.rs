@@ -241,14 +241,14 @@ fn a_listening_descriptor_is_handed_to_another_process() {
         let rig = Rig::new();
         return rig.run(async {
             let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-            let served = Rc::new(Cell::new(0));
-            let counted = served.clone();
-            let server = Listen::on_socket(socket).serve(move || {
+            let accepted = Rc::new(Cell::new(0));
+            let counted = accepted.clone();
+            let factory = move || {
                 counted.set(counted.get() + 1);
                 Echo
-            });
-            let server = server.await.unwrap();
-            eventually(|| served.get() == 1 && server.client_count() == 0).await;
+            };
+            let server = Listen::on_socket(socket).serve(factory).await.unwrap();
+            eventually(|| accepted.get() == 1 && server.client_count() == 0).await;
             server.close();
         });
     }

@@ -435,6 +435,10 @@ fn poll_input(
     if rescued > 0 {
         return Poll::Ready(Ok(rescued));
     }
+    if !transport.is_readable() {
+        shared.wait_for_input(context);
+        return Poll::Pending;
+    }
     match transport.try_read(buffer) {
         Ok(count) => {
             *ended = count == 0;

@@ -102,7 +102,13 @@ impl Shared {
         self.rescued.borrow_mut().extend_from_slice(data);
     }
 
+    #[inline]
     pub(crate) fn take_rescued(&self, buffer: &mut [u8]) -> usize {
+        if self.rescued.borrow().is_empty() { 0 } else { self.take_some_rescued(buffer) }
+    }
+
+    #[cold]
+    fn take_some_rescued(&self, buffer: &mut [u8]) -> usize {
         let mut rescued = self.rescued.borrow_mut();
         let count = rescued.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rescued[..count]);

@@ -227,7 +227,13 @@ impl Future for BarrierWait<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let state = &self.barrier.state;
         let Some(waiting) = &self.waiting else { return self.begin(cx) };
-        if !poll_turn(state, State::waiters_mut, &waiting.ticket, cx.waker()) {
+        if !poll_turn(
+            state,
+            State::waiters_mut,
+            &waiting.ticket,
+            waiting.observed.as_ref(),
+            cx.waker(),
+        ) {
             return Poll::Pending;
         }
         self.leave().map_or(Poll::Pending, Poll::Ready)

@@ -250,7 +250,13 @@ impl<'a, T: ?Sized> Future for ConditionWait<'a, T> {
             }
             Phase::Waiting(place, lock) => {
                 let released = place.ticket.as_ref().is_some_and(|ticket| {
-                    poll_turn(&place.condition.waiters, itself, ticket, cx.waker())
+                    poll_turn(
+                        &place.condition.waiters,
+                        itself,
+                        ticket,
+                        place.observed.as_ref(),
+                        cx.waker(),
+                    )
                 });
                 if !released {
                     return Poll::Pending;

@@ -169,7 +169,13 @@ impl Future for EventWait<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let event = self.event;
         if let Some(waiting) = &self.waiting {
-            if !poll_turn(&event.state, State::waiters_mut, &waiting.ticket, cx.waker()) {
+            if !poll_turn(
+                &event.state,
+                State::waiters_mut,
+                &waiting.ticket,
+                waiting.observed.as_ref(),
+                cx.waker(),
+            ) {
                 return Poll::Pending;
             }
             self.leave();

@@ -186,14 +186,18 @@ impl<T> Future for Closed<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { sender, observed } = &mut *self;
         let Shared { state, label } = &*sender.shared;
-        keep_waker(state, |state| &mut state.sender, cx);
+        let other = keep_waker(state, |state| &mut state.sender, cx);
         if sender.is_closed() {
             drop(observed.take());
             return Poll::Ready(());
         }
-        if observed.is_none() {
-            let resource = ResourceId::of(&*sender.shared);
-            *observed = label.begin(WaitKind::OneshotClosed, resource, None);
+        match observed {
+            Some(observed) if other => observed.moved(),
+            Some(_) => {}
+            None => {
+                let resource = ResourceId::of(&*sender.shared);
+                *observed = label.begin(WaitKind::OneshotClosed, resource, None);
+            }
         }
         Poll::Pending
     }
@@ -261,13 +265,15 @@ impl<T> Future for Receiver<T> {
         let Self { shared, observed } = &mut *self;
         let Shared { state, label } = &**shared;
         let mut taken = state.borrow_mut().take();
-        if taken.is_pending() && keep_waker(state, |state| &mut state.receiver, cx) {
+        let other = taken.is_pending() && keep_waker(state, |state| &mut state.receiver, cx);
+        if other {
             taken = state.borrow_mut().take();
         }
-        if taken.is_ready() {
-            drop(observed.take());
-        } else if observed.is_none() {
-            *observed = label.begin(WaitKind::Oneshot, ResourceId::of(&**shared), None);
+        match observed {
+            _ if taken.is_ready() => drop(observed.take()),
+            Some(observed) if other => observed.moved(),
+            Some(_) => {}
+            None => *observed = label.begin(WaitKind::Oneshot, ResourceId::of(&**shared), None),
         }
         taken
     }

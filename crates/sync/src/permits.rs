@@ -245,10 +245,15 @@ impl<'a> Acquire<'a> {
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Hold<'a>> {
         let Self { permits, wanted, .. } = *self;
         let state = &permits.state;
-        let released = self
-            .waiting
-            .as_ref()
-            .is_some_and(|waiting| poll_turn(state, State::queue_mut, &waiting.ticket, cx.waker()));
+        let released = self.waiting.as_ref().is_some_and(|waiting| {
+            poll_turn(
+                state,
+                State::queue_mut,
+                &waiting.ticket,
+                waiting.observed.as_ref(),
+                cx.waker(),
+            )
+        });
         if !released {
             return Poll::Pending;
         }

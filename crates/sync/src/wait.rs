@@ -73,6 +73,13 @@ pub trait Observer {
     /// The wait is over: its future is ready, or was dropped.
     fn end(&self, token: WaitToken);
 
+    /// The future of a wait is polled with another waker than before, usually by another task.
+    ///
+    /// The token that this returns takes the place of the one of [`begin`](Self::begin).
+    fn moved(&self, token: WaitToken) -> WaitToken {
+        token
+    }
+
     /// Who is running now, usually the task being polled: it becomes the owner of the lock that is
     /// taken now.
     fn current_owner(&self) -> Option<OwnerId> {
@@ -192,9 +199,11 @@ pub enum WaitKind {
     OneshotClosed,
 }
 
-impl fmt::Display for WaitKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl WaitKind {
+    /// One or two words.
+    #[must_use = "reading the name has no effect"]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Lock => "lock",
             Self::Read => "read lock",
             Self::Write => "write lock",
@@ -207,7 +216,13 @@ impl fmt::Display for WaitKind {
             Self::Join => "queue join",
             Self::Oneshot => "oneshot",
             Self::OneshotClosed => "oneshot closing",
-        })
+        }
+    }
+}
+
+impl fmt::Display for WaitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -302,19 +317,27 @@ impl Label {
         let observer = observer()?;
         let Self { name, created_at, .. } = *self;
         let token = observer.begin(&Wait { kind, resource, name, created_at, owner });
-        Some(Observed { observer, token })
+        Some(Observed { observer, token: Cell::new(token) })
     }
 }
 
 /// A wait that was reported. Its drop reports the end.
 pub(crate) struct Observed {
     observer: Rc<dyn Observer>,
-    token: WaitToken,
+    token: Cell<WaitToken>,
+}
+
+impl Observed {
+    /// Reports that somebody else polls it now.
+    pub(crate) fn moved(&self) {
+        let token = self.observer.moved(self.token.get());
+        self.token.set(token);
+    }
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        self.observer.end(self.token);
+        self.observer.end(self.token.get());
     }
 }
 

@@ -309,6 +309,7 @@ pub(crate) fn poll_turn<T, S: Copy>(
     cell: &RefCell<T>,
     list: fn(&mut T) -> &mut WaitList<S>,
     ticket: &Ticket,
+    observed: Option<&Observed>,
     waker: &Waker,
 ) -> bool {
     let turn = list(&mut cell.borrow_mut()).turn(ticket, waker);
@@ -319,6 +320,9 @@ pub(crate) fn poll_turn<T, S: Copy>(
             let fresh = waker.clone();
             let (released, unused) = list(&mut cell.borrow_mut()).renew(ticket, fresh);
             drop(unused);
+            if let Some(observed) = observed.filter(|_| !released) {
+                observed.moved();
+            }
             released
         }
     }

@@ -35,6 +35,10 @@ impl Observer for Record {
         self.ended.borrow_mut().push(token.get());
     }
 
+    fn moved(&self, token: WaitToken) -> WaitToken {
+        WaitToken::new(token.get() + 100)
+    }
+
     fn current_owner(&self) -> Option<OwnerId> {
         self.running.get()
     }
@@ -168,6 +172,32 @@ fn an_end_goes_to_the_observer_of_the_beginning() {
     event.set();
     waiting.expect();
     assert_eq!(*one.ended.borrow(), [1, 2]);
+}
+
+#[test]
+fn a_wait_that_is_polled_with_another_waker_moves() {
+    let record = Rc::new(Record::default());
+    let (event, lock, queue) = (Event::new(), Lock::new(()), Queue::<u8>::unbounded());
+    let _held = lock.try_lock().unwrap();
+    let (_sender, receiver) = oneshot::channel::<u8>();
+    with_observer(record.clone(), || {
+        let mut waits = [
+            Task::waiting(async { event.wait().await }),
+            Task::waiting(async { drop(lock.lock().await) }),
+            Task::waiting(async { assert!(queue.get().await.is_err()) }),
+            Task::waiting(async { assert!(receiver.await.is_err()) }),
+        ];
+        for wait in &mut waits {
+            assert!(wait.poll().is_pending());
+        }
+        assert!(record.ended.borrow().is_empty());
+        for wait in &mut waits {
+            assert!(wait.poll_with(std::task::Waker::noop()).is_pending());
+        }
+    });
+    // Each ends with the token that it got when it moved.
+    assert_eq!(record.waits.borrow().len(), 4);
+    assert_eq!(*record.ended.borrow(), [101, 102, 103, 104]);
 }
 
 #[test]

@@ -60,6 +60,8 @@ mod stage;
 mod test_runner;
 #[cfg(unix)]
 mod trace;
+#[cfg(unix)]
+mod transport;
 mod virtual_loop;
 
 pub use clock::{Advance, advance, elapsed, world};
@@ -73,6 +75,11 @@ pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
 #[cfg(unix)]
 pub use trace::Trace;
+#[cfg(unix)]
+pub use transport::{
+    Call, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
+    check_transport,
+};
 pub use virtual_loop::VirtualLoop;
 
 /// For `#[tulipa::test]`. Not part of the interface: it changes with any version.

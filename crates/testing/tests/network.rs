@@ -428,3 +428,21 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(one.hash(), other.hash());
     assert!(one.lines()[0].ends_with("bind 10.0.0.1:7"), "{:?}", one.lines());
 }
+
+#[test]
+fn who_closes_at_the_end_of_input_with_output_left_does_not_spin() {
+    let rig = Rig::new();
+    rig.network.set_default_path(Path::new().buffer(1000));
+    let (near, far) = rig.run(pair(&rig.network));
+    far.transport().pause_reading();
+    rig.virtual_loop.run_until_idle();
+    near.transport().write(&[7; 10_000]);
+    rig.virtual_loop.run_until_idle();
+    // It closes, for its peer has ended its side.
+    far.transport().write_eof();
+    // It would be at work for ever.
+    rig.virtual_loop.run_until_idle();
+    far.transport().resume_reading();
+    rig.virtual_loop.run_until_idle();
+    assert_eq!(far.bytes(), [7; 10_000]);
+}

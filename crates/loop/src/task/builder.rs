@@ -149,6 +149,9 @@ impl LoopHandle {
         if trace::is_on() {
             task.open_span();
         }
+        if self.core.is_watched() {
+            self.core.instrument(self, |instrument| instrument.task_spawned(&task));
+        }
         if start == Start::Now && self.is_running() {
             self.run_task(runnable);
         } else {

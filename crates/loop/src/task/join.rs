@@ -11,6 +11,7 @@ use tulipa_selector::Token;
 
 use super::{Key, Output, TaskRef};
 use crate::LoopHandle;
+use crate::await_graph::{How, On, Plain, WaitId};
 use crate::report::panic_message;
 
 /// Why a task has no value.
@@ -48,6 +49,7 @@ impl JoinError {
 pub struct Task<T> {
     reference: TaskRef,
     raw: Raw<T>,
+    wait: WaitId,
 }
 
 /// Where the result is.
@@ -126,15 +128,16 @@ pub fn shield<T>(task: Task<T>) -> Shield<T> {
 }
 
 /// The key of a task that does not exist.
-const NO_TASK: Token = Token::from_bits(u64::MAX);
+pub(crate) const NO_TASK: Token = Token::from_bits(u64::MAX);
 
 impl<T> Task<T> {
     pub(super) fn new(reference: TaskRef, raw: async_task::Task<Output<T>, Key>) -> Task<T> {
-        Task { reference, raw: Raw::Live(raw) }
+        Task { reference, raw: Raw::Live(raw), wait: WaitId::NONE }
     }
 
     pub(super) fn refused(handle: &LoopHandle) -> Task<T> {
-        Task { reference: TaskRef::spawned(handle.clone(), NO_TASK, 0), raw: Raw::Refused }
+        let reference = TaskRef::spawned(handle.clone(), NO_TASK, 0);
+        Task { reference, raw: Raw::Refused, wait: WaitId::NONE }
     }
 
     /// The task without its result, to keep or to cancel it from elsewhere.
@@ -172,8 +175,12 @@ impl<T> Task<T> {
     }
 
     /// Gives the result, or arranges for `context` to be woken when there is one. For combinators.
-    pub(crate) fn poll_joined(&mut self, context: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
-        match self.poll_done(context) {
+    pub(crate) fn poll_joined(
+        &mut self,
+        context: &Context<'_>,
+        how: How,
+    ) -> Poll<Result<T, JoinError>> {
+        match self.poll_done(context, how) {
             Poll::Ready(Ok(())) => Poll::Ready(self.take()),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
@@ -181,20 +188,25 @@ impl<T> Task<T> {
     }
 
     /// Ready when the task has ended; the result stays. An error if the task itself asks.
-    pub(crate) fn poll_done(&self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+    fn poll_done(&mut self, context: &Context<'_>, how: How) -> Poll<Result<(), JoinError>> {
         let TaskRef { handle, key, .. } = &self.reference;
         let (core, key) = (&handle.core, *key);
         if core.tasks.borrow().has_ended(key) {
+            core.wait_over(&mut self.wait);
             return Poll::Ready(Ok(()));
         }
         if core.current_task.get() == Some(key) {
             return Poll::Ready(Err(JoinError::Deadlock));
         }
-        if !core.tasks.borrow().is_joined_by(key, context.waker()) {
+        let known = core.tasks.borrow().is_joined_by(key, context.waker());
+        if !known {
             // Wakers are the program's: cloned before the borrow and dropped after it.
             let waker = context.waker().clone();
             let old = core.tasks.borrow_mut().set_joiner(key, waker);
             drop(old);
+        }
+        if !known || self.wait.is_none() {
+            core.wait_on(&mut self.wait, || On::Plain(Plain::Task(how, key)));
         }
         Poll::Pending
     }
@@ -266,6 +278,7 @@ fn take_result<T>(raw: async_task::Task<Output<T>, Key>) -> Output<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         let TaskRef { handle, key, .. } = &self.reference;
+        handle.core.wait_over(&mut self.wait);
         if let Raw::Live(raw) = mem::replace(&mut self.raw, Raw::Taken) {
             let ended = handle.core.tasks.borrow().has_ended(*key);
             if !ended {
@@ -313,13 +326,21 @@ impl<T> Join<T> {
     pub fn reference(&self) -> TaskRef {
         self.task.reference()
     }
+
+    pub(crate) fn poll_as(
+        &mut self,
+        context: &Context<'_>,
+        how: How,
+    ) -> Poll<Result<T, JoinError>> {
+        self.task.poll_joined(context, how)
+    }
 }
 
 impl<T> Future for Join<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.task.poll_joined(context)
+        self.poll_as(context, How::Join)
     }
 }
 
@@ -338,7 +359,14 @@ impl<T> Future for Joined<'_, T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.task.poll_joined(context)
+        self.task.poll_joined(context, How::Joined)
+    }
+}
+
+impl<T> Drop for Joined<'_, T> {
+    fn drop(&mut self) {
+        let Task { reference, wait, .. } = &mut *self.task;
+        reference.handle.core.wait_over(wait);
     }
 }
 
@@ -346,7 +374,7 @@ impl<T> Future for Shield<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.task.poll_joined(context)
+        self.task.poll_joined(context, How::Shield)
     }
 }
 

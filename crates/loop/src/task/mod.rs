@@ -33,7 +33,9 @@ mod table;
 pub(crate) use builder::Start;
 pub use builder::{TaskBuilder, spawn, spawn_eager};
 pub use cancellable::{Cancellable, cancellable};
+pub(crate) use join::NO_TASK;
 pub use join::{Join, JoinError, Joined, Scoped, Shield, Task, shield};
+pub(crate) use reference::without_closure;
 pub use reference::{TaskId, TaskRef, TaskStatus, all_tasks, current_task};
 pub(crate) use table::Tasks;
 

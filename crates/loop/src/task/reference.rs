@@ -17,6 +17,10 @@ use crate::{CallbackId, LoopHandle};
 pub struct TaskId(u64);
 
 impl TaskId {
+    pub(crate) fn of(id: u64) -> TaskId {
+        TaskId(id)
+    }
+
     /// The number itself.
     pub fn get(self) -> u64 {
         self.0
@@ -166,7 +170,7 @@ impl TaskRef {
     pub fn future_type_name(&self) -> &'static str {
         let name =
             self.handle.core.tasks.borrow().get(self.key).map_or("", |entry| (entry.future)());
-        name.strip_suffix("::{{closure}}").unwrap_or(name)
+        without_closure(name)
     }
 
     /// The loop it belongs to. Stands for `get_loop`.
@@ -275,6 +279,11 @@ impl TaskRef {
     }
 }
 
+/// The path of an `async fn`, of which the future is a closure.
+pub(crate) fn without_closure(name: &'static str) -> &'static str {
+    name.strip_suffix("::{{closure}}").unwrap_or(name)
+}
+
 /// Has a done callback run in a copy of the current context.
 fn bind(call: DoneCallback) -> DoneCallback {
     if !context::is_active() {
@@ -294,7 +303,8 @@ impl PartialEq for TaskRef {
 impl Eq for TaskRef {}
 
 impl fmt::Debug for TaskRef {
-    /// As asyncio has it: `<Task pending name='Task-1' fut=my::future spawned at src/main.rs:12>`.
+    /// As asyncio has it:
+    /// `<Task pending name='Task-1' fut=my::future spawned at src/main.rs:12 waiting on sleep>`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = match self.status() {
             TaskStatus::Pending if self.is_cancelling() => "cancelling",
@@ -308,6 +318,8 @@ impl fmt::Debug for TaskRef {
         };
         let (name, future) = (self.name(), self.future_type_name());
         let (file, line) = (location.file(), location.line());
-        write!(f, "<Task {status} name='{name}' fut={future} spawned at {file}:{line}>")
+        let waits = crate::await_graph::described(&self.handle, self.key);
+        write!(f, "<Task {status} name='{name}' fut={future} spawned at {file}:{line}")?;
+        if waits.is_empty() { f.write_str(">") } else { write!(f, " waiting on {waits}>") }
     }
 }

@@ -64,6 +64,8 @@ impl<F: Future> Future for Body<F> {
                     }
                 }
             }
+        } else if core.debug() {
+            handle.warn_never_polled(key);
         }
         // The future is dropped here, while the task still counts as running, and not by async-task,
         // which aborts the process when a destructor panics.
@@ -81,6 +83,11 @@ impl<F: Future> Future for Body<F> {
             Err(_) => TaskStatus::Cancelled,
         };
         let detached = core.tasks.borrow_mut().end(key, status);
+        core.task_ended.set(true);
+        if core.is_watched() {
+            let task = TaskRef::new(handle.clone(), key);
+            core.instrument(handle, |instrument| instrument.task_ended(&task, status));
+        }
         if detached {
             match ended {
                 Err(JoinError::Panicked(payload)) => {
@@ -95,6 +102,18 @@ impl<F: Future> Future for Body<F> {
 }
 
 impl LoopHandle {
+    /// Says that a task ends without having begun, if that is so. Stands for "coroutine was never awaited".
+    #[cold]
+    fn warn_never_polled(&self, key: Token) {
+        // The first poll that was pending has left a waker.
+        if self.core.tasks.borrow().waker(key).is_none() {
+            let task = TaskRef::new(self.clone(), key);
+            self.core.release(self, || {
+                tracing::warn!(target: "tulipa", "{task:?} was never polled");
+            });
+        }
+    }
+
     /// One step of a task.
     pub(crate) fn run_task(&self, task: TaskRunnable) {
         let core = &self.core;
@@ -109,7 +128,9 @@ impl LoopHandle {
             }
         }
         core.current_task.set(outer);
-        self.finish_task(key);
+        if core.task_ended.replace(false) {
+            self.finish_task(key);
+        }
     }
 
     #[cold]

@@ -7,11 +7,13 @@
 use std::panic::Location;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Instant;
 
 use tracing::Span;
 use tulipa_selector::{Slots, Token};
 
 use super::TaskStatus;
+use crate::await_graph::{Head, On, RawNode, Shared, WaitId, Waiter, Waits};
 use crate::{Context, LoopHandle};
 
 #[derive(Default)]
@@ -20,6 +22,7 @@ pub(crate) struct Tasks {
     /// How many were ever spawned: the last one's id.
     spawned: u64,
     pending: usize,
+    waits: Waits,
 }
 
 /// One task. It is here until it has ended and its handle is gone.
@@ -41,6 +44,8 @@ pub(super) struct Entry {
     doomed: bool,
     /// Whether its handle is gone.
     detached: bool,
+    /// What it waits for.
+    waits: Head,
 }
 
 /// Every task has one, so it is worth a look when it grows.
@@ -117,6 +122,7 @@ impl Entry {
             requested: false,
             doomed: false,
             detached: false,
+            waits: Head::default(),
         }
     }
 
@@ -157,6 +163,10 @@ impl Tasks {
         self.spawned += 1;
         self.pending += 1;
         Some((key, self.spawned))
+    }
+
+    pub(crate) fn id(&self, key: Token) -> Option<u64> {
+        self.entries.get(key).map(|entry| entry.id)
     }
 
     pub(crate) fn pending(&self) -> usize {
@@ -219,11 +229,14 @@ impl Tasks {
 
     /// Notes the end of a task, and says whether its handle is gone.
     pub(super) fn end(&mut self, key: Token, status: TaskStatus) -> bool {
-        let Some(entry) = self.get_pending(key) else { return true };
+        let Some(entry) = self.entries.get_mut(key) else { return true };
+        if entry.status != TaskStatus::Pending {
+            return true;
+        }
         entry.status = status;
-        let detached = entry.detached;
         self.pending -= 1;
-        detached
+        self.waits.orphan(Some(&mut entry.waits));
+        entry.detached
     }
 
     /// Takes out what a task that has ended leaves behind; `None` if it has not.
@@ -255,7 +268,7 @@ impl Tasks {
         }
     }
 
-    pub(super) fn has_ended(&self, key: Token) -> bool {
+    pub(crate) fn has_ended(&self, key: Token) -> bool {
         self.entries.get(key).is_none_or(|entry| entry.status != TaskStatus::Pending)
     }
 
@@ -306,6 +319,67 @@ impl Tasks {
     /// What schedules a task that is suspended.
     pub(super) fn waker(&self, key: Token) -> Option<Waker> {
         self.entries.get(key)?.waker.clone()
+    }
+}
+
+/// Waits: see `await_graph`.
+impl Tasks {
+    #[inline]
+    pub(crate) fn begin_wait(&mut self, waiter: Waiter, since: Instant, on: On) -> WaitId {
+        let head = match waiter {
+            Waiter::Main => None,
+            Waiter::Task(key) => match self.entries.get_mut(key) {
+                Some(entry) if entry.status == TaskStatus::Pending => Some(&mut entry.waits),
+                _ => return WaitId::NONE,
+            },
+            Waiter::Nobody | Waiter::Free => return WaitId::NONE,
+        };
+        self.waits.begin(head, waiter, since, on)
+    }
+
+    /// Gives back what is to be dropped with nothing borrowed.
+    #[inline]
+    #[must_use = "to be dropped with nothing borrowed"]
+    pub(crate) fn end_wait(&mut self, id: WaitId) -> Option<Shared> {
+        let head = match self.waits.waiter(id)? {
+            Waiter::Task(key) => self.entries.get_mut(key).map(|entry| &mut entry.waits),
+            Waiter::Main | Waiter::Nobody | Waiter::Free => None,
+        };
+        self.waits.end(head, id)
+    }
+
+    /// Forgets who waited as the main future, which has ended.
+    pub(crate) fn end_main(&mut self) {
+        self.waits.orphan(None);
+    }
+
+    pub(crate) fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    pub(crate) fn waits_mut(&mut self) -> &mut Waits {
+        &mut self.waits
+    }
+
+    /// What the await graph shows of each task that has not ended, in the order of their ids.
+    pub(crate) fn raw_nodes(&self) -> Vec<RawNode> {
+        let all = self.entries.iter().filter(|(_, entry)| entry.status == TaskStatus::Pending);
+        let node = |(key, entry): (Token, &Entry)| RawNode {
+            key,
+            id: entry.id,
+            name: entry.name(),
+            location: entry.location,
+            future: entry.future,
+            waits: self.waits.of(Some(entry.waits)),
+        };
+        let mut nodes: Vec<_> = all.map(node).collect();
+        nodes.sort_unstable_by_key(|node| node.id);
+        nodes
+    }
+
+    /// What a task waits for, oldest first.
+    pub(crate) fn waits_of(&self, key: Token) -> Vec<(Instant, On)> {
+        self.entries.get(key).map(|entry| self.waits.of(Some(entry.waits))).unwrap_or_default()
     }
 }
 

@@ -65,7 +65,13 @@ impl<O: Order> Future for QueueGet<'_, O> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let queue = self.queue;
         if let Some(waiting) = &self.waiting {
-            if !poll_turn(&queue.state, State::getters_mut, &waiting.ticket, cx.waker()) {
+            if !poll_turn(
+                &queue.state,
+                State::getters_mut,
+                &waiting.ticket,
+                waiting.observed.as_ref(),
+                cx.waker(),
+            ) {
                 return Poll::Pending;
             }
             if O::PREPARES && queue.state.borrow().is_checked_out() {
@@ -176,7 +182,13 @@ impl<O: Order> Future for QueuePut<'_, O> {
             let put = self.put();
             return if put.is_ready() { put } else { self.begin(cx) };
         };
-        if !poll_turn(&queue.state, State::putters_mut, &waiting.ticket, cx.waker()) {
+        if !poll_turn(
+            &queue.state,
+            State::putters_mut,
+            &waiting.ticket,
+            waiting.observed.as_ref(),
+            cx.waker(),
+        ) {
             return Poll::Pending;
         }
         self.waiting.take().map_or(Poll::Pending, |waiting| self.put_reserved(waiting))
@@ -245,7 +257,13 @@ impl<O: Order> Future for QueueJoin<'_, O> {
         let Some(waiting) = &self.waiting else {
             return if queue.unfinished() == 0 { Poll::Ready(()) } else { self.begin(cx) };
         };
-        if !poll_turn(&queue.state, State::joiners_mut, &waiting.ticket, cx.waker()) {
+        if !poll_turn(
+            &queue.state,
+            State::joiners_mut,
+            &waiting.ticket,
+            waiting.observed.as_ref(),
+            cx.waker(),
+        ) {
             return Poll::Pending;
         }
         self.leave();

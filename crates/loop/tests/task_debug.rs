@@ -1,0 +1,95 @@
+//! What debug mode and instruments say of tasks.
+
+mod common;
+
+use std::future::pending;
+use std::panic::Location;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::{Journal, capture_logs};
+use tulipa_loop::{
+    Cancelled, Elapsed, EventLoop, Instrument, Origin, TaskRef, TaskStatus, TimeoutEnded,
+};
+use tulipa_testing::VirtualLoop;
+
+fn quiet_loop(debug: bool) -> VirtualLoop {
+    let builder = EventLoop::builder().debug(debug).exception_handler(|_, _| ());
+    VirtualLoop::from_builder(builder)
+}
+
+#[test]
+fn debug_mode_names_tasks_that_end_without_having_been_polled() {
+    for debug in [false, true] {
+        let (line, logs) = capture_logs(|| {
+            let virtual_loop = quiet_loop(debug);
+            let cancelled = virtual_loop.task().name("unused").spawn(async {});
+            let line = line!() - 1;
+            cancelled.cancel();
+            let polled = virtual_loop.spawn(pending::<()>());
+            virtual_loop.run_until_idle();
+            polled.cancel();
+            virtual_loop.run_until_idle();
+            drop(virtual_loop.task().name("late").spawn(async {}));
+            line
+        });
+        let logs: Vec<_> = logs.iter().map(|log| log.message.as_str()).collect();
+        if !debug {
+            assert!(logs.is_empty(), "{logs:?}");
+            continue;
+        }
+        assert_eq!(logs.len(), 2, "{logs:?}");
+        let place = format!("spawned at {}:{line}> was never polled", file!());
+        assert!(logs[0].starts_with("<Task cancelling name='unused'"), "{}", logs[0]);
+        assert!(logs[0].ends_with(&place), "{}", logs[0]);
+        assert!(logs[1].starts_with("<Task pending name='late'"), "{}", logs[1]);
+    }
+}
+
+struct Tasks(Journal<String>);
+
+impl Instrument for Tasks {
+    fn before_callback(&self, origin: Origin, _: Option<&'static Location<'static>>) {
+        self.0.add(format!("step of {origin}"));
+    }
+
+    fn task_spawned(&self, task: &TaskRef) {
+        self.0.add(format!("spawned {} {:?}", task.name(), task.status()));
+        task.set_name(format!("renamed-{}", task.id()));
+    }
+
+    fn task_ended(&self, task: &TaskRef, status: TaskStatus) {
+        self.0.add(format!("ended {} {status:?} {}", task.name(), task.is_done()));
+    }
+}
+
+#[test]
+fn an_instrument_hears_of_every_task_from_the_spawn_to_its_end() {
+    let virtual_loop = quiet_loop(false);
+    let journal = Journal::new();
+    virtual_loop.set_instrument(Some(Rc::new(Tasks(journal.clone()))));
+    let done = virtual_loop.spawn(async {});
+    let cancelled = virtual_loop.spawn(pending::<()>());
+    drop(virtual_loop.spawn(async { panic!("on purpose") }));
+    cancelled.cancel();
+    virtual_loop.run_once(Duration::ZERO).unwrap();
+    let expected = [
+        "spawned Task-1 Pending",
+        "spawned Task-2 Pending",
+        "spawned Task-3 Pending",
+        "step of a task",
+        "ended renamed-1 Finished true",
+        "ended renamed-2 Cancelled true",
+        "step of a task",
+        "ended renamed-3 Panicked true",
+    ];
+    assert_eq!(journal.take(), expected);
+    drop(done);
+}
+
+#[test]
+fn the_errors_of_tasks_say_what_happened() {
+    assert_eq!(Cancelled.to_string(), "the future was cancelled");
+    assert_eq!(Elapsed.to_string(), "the time was over first");
+    assert_eq!(TimeoutEnded.to_string(), "the timeout has ended and cannot be rescheduled");
+}
