@@ -74,13 +74,14 @@ impl Log {
 struct Logging {
     log: Log,
     echo: bool,
+    closes: bool,
     after_eof: AfterEof,
     start: std::time::Instant,
 }
 
 fn logging(log: &Log) -> Logging {
     let start = tulipa_loop::LoopHandle::current().time();
-    Logging { log: log.clone(), echo: false, after_eof: AfterEof::Close, start }
+    Logging { log: log.clone(), echo: false, closes: false, after_eof: AfterEof::Close, start }
 }
 
 fn echoing(log: &Log) -> Logging {
@@ -99,6 +100,9 @@ impl Protocol for Logging {
         self.log.0.times.borrow_mut().push(now - self.start);
         if self.echo {
             transport.write(data);
+        }
+        if self.closes {
+            transport.close();
         }
         Ok(())
     }
@@ -430,18 +434,27 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 #[test]
-fn who_closes_at_the_end_of_input_with_output_left_does_not_spin() {
+fn who_closes_when_data_comes_with_output_left_does_not_spin() {
     let rig = Rig::new();
     rig.network.set_default_path(Path::new().buffer(1000));
-    let (near, far) = rig.run(pair(&rig.network));
+    let (near, far) = (Log::default(), Log::default());
+    rig.run(async {
+        let log = far.clone();
+        create_server("localhost:7", move || logging(&log)).await.unwrap();
+        let closing = || Logging { closes: true, ..logging(&near) };
+        create_connection("localhost:7", closing).await.unwrap();
+        sleep(SECOND).await;
+    });
     far.transport().pause_reading();
     rig.virtual_loop.run_until_idle();
     near.transport().write(&[7; 10_000]);
     rig.virtual_loop.run_until_idle();
-    // It closes, for its peer has ended its side.
-    far.transport().write_eof();
-    // It would be at work for ever.
-    rig.virtual_loop.run_until_idle();
+    for _ in 0..3 {
+        far.transport().write(b"close");
+        // It would be at work for ever.
+        rig.virtual_loop.run_until_idle();
+    }
+    assert_eq!(near.bytes(), b"close");
     far.transport().resume_reading();
     rig.virtual_loop.run_until_idle();
     assert_eq!(far.bytes(), [7; 10_000]);
