@@ -49,6 +49,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+mod chaos;
 mod clock;
 mod leaks;
 mod mock;
@@ -68,6 +70,8 @@ mod trace;
 mod transport;
 mod virtual_loop;
 
+#[cfg(unix)]
+pub use chaos::{Chaos, ChaosProtocol, chaos_proxy};
 pub use clock::{Advance, advance, elapsed, world};
 pub use mock::AsyncMock;
 #[cfg(unix)]
