@@ -52,30 +52,42 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+mod chaos;
 mod clock;
 mod leaks;
+mod mock;
 #[cfg(unix)]
 mod network;
 mod random;
 #[cfg(unix)]
+mod scripted;
+#[cfg(unix)]
 mod simulation;
 mod stage;
 mod test_runner;
+mod test_selector;
 #[cfg(unix)]
 mod trace;
 #[cfg(unix)]
 mod transport;
 mod virtual_loop;
 
+#[cfg(unix)]
+pub use chaos::{Chaos, ChaosProtocol, chaos_proxy};
 pub use clock::{Advance, advance, elapsed, world};
+pub use mock::AsyncMock;
 #[cfg(unix)]
 pub use network::{
     Chunking, Fault, FaultCounts, Faults, MemoryNetwork, NetworkLink, NetworkListener, Path,
 };
 pub use random::Random;
 #[cfg(unix)]
+pub use scripted::ScriptedSocket;
+#[cfg(unix)]
 pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate};
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
+pub use test_selector::{Mocks, TestSelector};
 #[cfg(unix)]
 pub use trace::Trace;
 #[cfg(unix)]

@@ -55,7 +55,10 @@ impl Simulation {
         program: &impl Fn(Sim) -> F,
     ) -> Result<Summary, Failed> {
         let mut run = Run::new(self, seed, replay);
-        let future = program(run.sim.clone());
+        // Called by a running loop, so that it may use it before its first await.
+        let sim = run.sim.clone();
+        let future = run.virtual_loop.run_until_complete(async { program(sim) });
+        let future = future.map_err(|error| error.to_string())?;
         let mut task = run.virtual_loop.handle().task().name("simulation").spawn(future);
         let result = run.until_done(&mut task).and_then(|()| run.finish(task));
         if replay {
