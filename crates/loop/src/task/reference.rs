@@ -157,7 +157,7 @@ impl TaskRef {
     /// `cancelling() > 0`.
     pub fn is_cancelling(&self) -> bool {
         let mut tasks = self.handle.core.tasks.borrow_mut();
-        tasks.get_pending(self.key).is_some_and(|entry| entry.requested)
+        tasks.get_pending(self.key).is_some_and(|entry| entry.is_cancelling())
     }
 
     /// Where it was spawned; `None` once it has ended and its handle is gone.
@@ -206,6 +206,11 @@ impl TaskRef {
             self.handle.core.release(&self.handle, || waker.wake());
         }
         pending
+    }
+
+    /// The running task has consumed a request on behalf of what is around, which is to have it now.
+    pub(crate) fn pass_cancel_on(&self) {
+        self.handle.core.tasks.borrow_mut().pass_on(self.key);
     }
 
     /// Calls `callback` once the task has ended. Stands for `add_done_callback`.
