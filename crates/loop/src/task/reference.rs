@@ -189,7 +189,7 @@ impl TaskRef {
 
     /// Asks the task to end. Returns `false` if it has ended already. Stands for `cancel`.
     ///
-    /// The request goes to every innermost [`cancellable`](crate::cancellable) that is being awaited:
+    /// The request goes to every innermost [`cancellable`](crate::cancellable) that was polled and lives:
     /// that one gives `Err(Cancelled)`, which consumes the request, and the task goes on. Without any
     /// the task's future is dropped at its next suspension, or at the loop's next turn if it is
     /// suspended now; one that was never polled never is. Nothing is dropped inside this call.
