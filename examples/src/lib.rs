@@ -7,8 +7,10 @@
 //! |---|---|
 //! | [`coroutine`] | generators that are sent values, made of a future |
 //! | [`serve`] | the command line of every server, its listening socket, the signals that end it |
+//! | [`server`] | servers over protocols, from the first client to the last |
 
 #![forbid(unsafe_code)]
 
 pub mod coroutine;
 pub mod serve;
+pub mod server;

@@ -22,7 +22,7 @@ use signal_hook::low_level::pipe;
 ///
 /// A thousand that come at once must not be refused, or wait a second for their second attempt,
 /// as they would with the 128 of the standard library: `a_thousand_clients_at_once` in the tests.
-const BACKLOG: i32 = 1024;
+pub(crate) const BACKLOG: u16 = 1024;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +43,20 @@ impl Address {
     /// What the command line says. Ends the program with a message if it makes no sense, or if it
     /// asks for help; `about` is what the help says that the program does.
     pub fn from_command_line(about: &str) -> Address {
+        Address::from_command_line_with(about, "", |_, _| Ok(false))
+    }
+
+    /// The same for a program with options of its own, which `usage` names in the help: `option` gets the
+    /// name of each and takes its value; `false` says that there is no such option.
+    pub fn from_command_line_with(
+        about: &str,
+        usage: &str,
+        option: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool, lexopt::Error>,
+    ) -> Address {
         let mut parser = lexopt::Parser::from_env();
         let name = parser.bin_name().unwrap_or("server").to_owned();
-        let usage = format!("usage: {name} [--bind ADDR | --unix PATH]");
-        match Address::parse(&mut parser) {
+        let usage = format!("usage: {name} [--bind ADDR | --unix PATH]{usage}");
+        match Address::parse(&mut parser, option) {
             Ok(Some(address)) => address,
             Ok(None) => {
                 let _unread = writeln!(io::stdout(), "{about}\n\n{usage}");
@@ -60,13 +70,23 @@ impl Address {
     }
 
     /// `None` if it asks for help.
-    fn parse(parser: &mut lexopt::Parser) -> Result<Option<Address>, lexopt::Error> {
+    fn parse(
+        parser: &mut lexopt::Parser,
+        mut option: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool, lexopt::Error>,
+    ) -> Result<Option<Address>, lexopt::Error> {
         let mut address = None;
         while let Some(argument) = parser.next()? {
             let given = match argument {
                 Arg::Long("bind") => Address::Tcp(parser.value()?.string()?),
                 Arg::Long("unix") => Address::Unix(parser.value()?.into()),
                 Arg::Short('h') | Arg::Long("help") => return Ok(None),
+                Arg::Long(name) => {
+                    let name = name.to_owned();
+                    if option(&name, parser)? {
+                        continue;
+                    }
+                    return Err(Arg::Long(&name).unexpected());
+                }
                 other => return Err(other.unexpected()),
             };
             if address.replace(given).is_some() {
@@ -128,7 +148,7 @@ impl Listener {
                 Listener { socket: Socket::Unix(socket), address: address.clone(), _file: file }
             }
         };
-        rustix::net::listen(&listener, BACKLOG)?;
+        rustix::net::listen(&listener, BACKLOG.into())?;
         Ok(listener)
     }
 
@@ -304,7 +324,14 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Option<Address>, String> {
         let arguments = arguments.iter().map(OsString::from);
-        let parsed = Address::parse(&mut lexopt::Parser::from_args(arguments));
+        let mut parser = lexopt::Parser::from_args(arguments);
+        let parsed = Address::parse(&mut parser, |name, parser| {
+            let known = name == "style";
+            if known && parser.value()?.is_empty() {
+                return Err("an empty style".into());
+            }
+            Ok(known)
+        });
         parsed.map_err(|error| error.to_string())
     }
 
@@ -314,6 +341,7 @@ mod tests {
         assert_eq!(parse(&["--bind", "[::1]:8"]), Ok(Some(Address::Tcp("[::1]:8".into()))));
         assert_eq!(parse(&["--unix=a b"]), Ok(Some(Address::Unix("a b".into()))));
         assert_eq!(parse(&["--help"]), Ok(None));
+        assert_eq!(parse(&["--style", "x", "--unix=a"]), Ok(Some(Address::Unix("a".into()))));
     }
 
     #[test]
@@ -322,6 +350,8 @@ mod tests {
             &["--bind"] as &[&str],
             &["--unix", "a", "--bind", "b"],
             &["--port", "1"],
+            &["--style"],
+            &["--style", ""],
             &["127.0.0.1:1"],
         ] {
             assert!(parse(arguments).is_err(), "{arguments:?}");

@@ -89,6 +89,8 @@ pub(crate) struct Core {
     pub(crate) observer: OnceCell<Rc<LoopObserver>>,
     /// Whether a task has ever had a context or a span.
     pub(crate) dressed: Cell<bool>,
+    /// Whether the task whose step this is has ended in it.
+    pub(crate) task_ended: Cell<bool>,
     /// Whether tasks are to be dropped before the turn ends.
     pub(crate) doomed: Cell<bool>,
     pub(crate) sources: RefCell<Slots<SourceSlot>>,
@@ -203,6 +205,7 @@ impl Core {
             last_reading: Cell::new(start),
             observer: OnceCell::new(),
             dressed: Cell::new(false),
+            task_ended: Cell::new(false),
             doomed: Cell::new(false),
             sources: RefCell::default(),
             readers: RefCell::default(),

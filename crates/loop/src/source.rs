@@ -60,6 +60,8 @@ pub(crate) type SourceSlot = Option<Box<dyn Source>>;
 #[derive(Default)]
 pub struct Wires {
     marked: RefCell<Vec<Token>>,
+    /// The first source that is to be flushed, mostly the only one; the others are in `unflushed`.
+    first_unflushed: Cell<Option<Token>>,
     unflushed: RefCell<Vec<Token>>,
     /// Whether anything is unflushed, which is asked after each callback.
     flush: Cell<bool>,
@@ -80,15 +82,20 @@ impl Wires {
     /// Asks for [`Source::flush`] as soon as the callback or task step that is running has returned;
     /// outside of the loop, at the start of its next turn. Once for each mark.
     pub fn mark_flush(&self, key: Token) {
-        if !self.closed.get() {
+        if self.closed.get() {
+            return;
+        }
+        if self.flush.replace(true) {
             self.unflushed.borrow_mut().push(key);
-            self.flush.set(true);
+        } else {
+            self.first_unflushed.set(Some(key));
         }
     }
 
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.marked.take();
+        self.first_unflushed.set(None);
         self.unflushed.take();
         self.flush.set(false);
     }
@@ -238,6 +245,17 @@ impl LoopHandle {
     fn flush_all(&self) {
         let wires = &self.core.wires;
         wires.flush.set(false);
+        if let Some(first) = wires.first_unflushed.take() {
+            self.with_source(first, |source| source.flush());
+        }
+        if !wires.unflushed.borrow().is_empty() {
+            self.flush_more();
+        }
+    }
+
+    #[cold]
+    fn flush_more(&self) {
+        let wires = &self.core.wires;
         let mut unflushed =
             mem::replace(&mut *wires.unflushed.borrow_mut(), wires.spare_unflushed.take());
         for key in unflushed.drain(..) {

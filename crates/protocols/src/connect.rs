@@ -10,10 +10,13 @@ use std::time::Duration;
 use socket2::{SockAddr, Socket};
 use tulipa_loop::{AsyncFd, LoopHandle};
 
-use crate::connection::start_socket;
+use crate::connection::start;
+use crate::link::SocketLink;
+use crate::network::network;
 use crate::resolve::Endpoint;
 use crate::server::SocketOptions;
 use crate::socket::{adopt, stream_socket};
+use crate::state::Slot;
 use crate::{Address, Connection, Protocol, Transport};
 
 /// How long an attempt may take before the next address is tried beside it: what RFC 8305 recommends.
@@ -137,11 +140,11 @@ impl Connect {
         handle: LoopHandle,
         factory: impl FnOnce() -> P,
     ) -> io::Result<Connection<P>> {
-        let socket = self.socket(&handle).await?;
-        made(start_socket(&handle, socket, factory(), None)?).await
+        let link = self.link(&handle).await?;
+        made(start(&handle, link, factory(), None)?).await
     }
 
-    async fn socket(self, handle: &LoopHandle) -> io::Result<OwnedFd> {
+    async fn link(self, handle: &LoopHandle) -> io::Result<Slot> {
         let what = self.name();
         let connected = match self.timeout {
             None => return self.connect(handle).await,
@@ -160,7 +163,7 @@ impl Connect {
         }
     }
 
-    async fn connect(self, handle: &LoopHandle) -> io::Result<OwnedFd> {
+    async fn connect(self, handle: &LoopHandle) -> io::Result<Slot> {
         let options = SocketOptions { nodelay: self.nodelay, keepalive: self.keepalive };
         let (peers, delay) = match &self.target {
             Target::Unix(address) => (vec![address.clone()], None),
@@ -217,7 +220,10 @@ async fn attempt(
     peer: &Address,
     local: &[SocketAddr],
     options: SocketOptions,
-) -> io::Result<OwnedFd> {
+) -> io::Result<Slot> {
+    if let Some(network) = network(handle) {
+        return network.connect(peer, local).await.map(Slot::Any);
+    }
     let socket = stream_socket(peer)?;
     if !local.is_empty() {
         bind(&socket, peer, local)?;
@@ -226,8 +232,20 @@ async fn attempt(
     options.set(socket.as_fd(), peer)?;
     let address = peer.to_socket()?;
     connect(handle, &socket, &address).await?;
+    refuse_oneself(&socket, peer)?;
     tracing::debug!(target: "tulipa::net", %peer, "connected");
-    Ok(OwnedFd::from(socket))
+    Ok(Slot::Socket(SocketLink::new(socket.into())))
+}
+
+/// Where nobody listens on a port of this machine the operating system may pick that very port for our end, and TCP
+/// then connects it to itself. Whoever tries again and again until a server is there meets this some day.
+fn refuse_oneself(socket: &Socket, peer: &Address) -> io::Result<()> {
+    let Some(peer) = peer.inet() else { return Ok(()) };
+    if socket.local_addr()?.as_socket() != Some(peer) {
+        return Ok(());
+    }
+    let error = "nobody listens there, and it was connected to itself";
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, error))
 }
 
 /// Waits until the protocol of a new connection was told of it. Nobody else has the connection yet, so it
@@ -397,7 +415,8 @@ pub(crate) async fn adopt_on<P: Protocol + 'static>(
     factory: impl FnOnce() -> P,
 ) -> io::Result<Connection<P>> {
     let socket = adopt(socket)?;
-    made(start_socket(&handle, socket, factory(), None)?).await
+    let link = Slot::Socket(SocketLink::new(socket));
+    made(start(&handle, link, factory(), None)?).await
 }
 
 #[cfg(test)]

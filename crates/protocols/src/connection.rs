@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,7 +12,6 @@ use tulipa_loop::{Handle, LoopHandle, SourceUnavailable};
 
 use crate::driver::Driver;
 use crate::leaf::Leaf;
-use crate::link::SocketLink;
 use crate::server::ServerState;
 use crate::state::{Phase, Slot, State, closed};
 use crate::{Link, Protocol, Transport};
@@ -224,17 +222,8 @@ pub fn attach<P: Protocol + 'static>(
     start(handle, Slot::Any(link), protocol, None)
 }
 
-/// A connection over a socket that is connected and does not block.
-pub(crate) fn start_socket<P: Protocol + 'static>(
-    handle: &LoopHandle,
-    socket: OwnedFd,
-    protocol: P,
-    server: Option<Rc<ServerState>>,
-) -> io::Result<Connection<P>> {
-    start(handle, Slot::Socket(SocketLink::new(socket)), protocol, server)
-}
-
-fn start<P: Protocol + 'static>(
+/// A connection over a link of any kind; a socket is connected and does not block.
+pub(crate) fn start<P: Protocol + 'static>(
     handle: &LoopHandle,
     link: Slot,
     protocol: P,

@@ -180,7 +180,8 @@ impl<P: Protocol + 'static> Source for Driver<P> {
                     self.talk.deliver(handle);
                 }
             }
-            _ => {}
+            // Nobody reads any more, so the selector would tell it for ever.
+            _ => unwanted = event.is_readable(),
         }
         self.leave(handle, state, unwanted);
     }

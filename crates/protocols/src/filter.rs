@@ -101,7 +101,10 @@ pub struct Filtered {
 #[derive(PartialEq)]
 enum Ending {
     None,
+    /// The link is shut down.
     Shutdown,
+    /// The link says its own goodbye.
+    Goodbye,
     Done,
 }
 
@@ -173,9 +176,16 @@ impl Filtered {
         self.sent = 0;
         self.outgoing.clear();
         self.outgoing.shrink_to(KEPT_OUTGOING);
-        if self.ending == Ending::Shutdown && self.link.held_back() == 0 {
-            self.ending = Ending::Done;
-            self.link.shutdown()?;
+        match self.ending {
+            Ending::Shutdown if self.link.held_back() == 0 => {
+                self.ending = Ending::Done;
+                self.link.shutdown()?;
+            }
+            Ending::Goodbye => {
+                self.ending = Ending::Done;
+                self.link.close();
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -260,6 +270,8 @@ impl Link for Filtered {
     fn flush(&mut self) -> io::Result<()> {
         self.pump()?;
         self.link.flush()?;
+        // What waited for the link to be empty.
+        self.pump()?;
         if self.held_back() > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
@@ -281,9 +293,11 @@ impl Link for Filtered {
     fn close(&mut self) {
         if self.ending == Ending::None {
             self.filter.close();
-            self.filter.transmit(&mut self.outgoing);
+            // A link with a goodbye of its own says it behind ours.
+            self.ending = Ending::Goodbye;
         }
-        self.link.close();
+        // Whatever cannot be sent is said by the flush that follows.
+        let _ = self.pump();
     }
 
     fn reset(&mut self) {

@@ -12,6 +12,16 @@ impl State {
             && matches!(self.phase.get(), Phase::Open | Phase::Broken)
     }
 
+    /// Whether a read would not block, as far as is known.
+    #[inline]
+    pub(crate) fn is_readable(&self) -> bool {
+        match self.phase.get() {
+            Phase::Open | Phase::Broken => self.readable.get() || self.input.get() == Input::Ended,
+            Phase::Opening => false,
+            Phase::Closing | Phase::Ended => true,
+        }
+    }
+
     /// Whether there is input that no event tells of.
     pub(crate) fn has_input(&self) -> bool {
         let unread = self.extras(|extras| !extras.unread.is_empty());
@@ -59,7 +69,7 @@ impl State {
     /// and has no more, the driver being at work. `None` if it is another case and nothing was done.
     #[inline]
     fn read_socket(&self, buffer: &mut [u8]) -> Option<usize> {
-        if !self.dispatching.get() || self.extras.borrow().is_some() {
+        if self.extras.borrow().is_some() {
             return None;
         }
         let mut slot = self.link.borrow_mut();
@@ -67,6 +77,10 @@ impl State {
         let count = link.read_some(buffer)?;
         self.progress.set(true);
         self.readable.set(count == buffer.len());
+        drop(slot);
+        if !self.watched.get().is_readable() && !self.dispatching.get() && self.is_interest_due() {
+            self.attend();
+        }
         Some(count)
     }
 

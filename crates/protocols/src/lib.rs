@@ -69,14 +69,15 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `protocol` | [`Protocol`], [`BufferedProtocol`], [`AfterEof`]: what a program implements |
-//! | `state`, `input`, `output` | what is true of a connection, and every change of it |
 //! | `transport`, `options`, `connection` | [`Transport`], [`Flow`]; [`Connection`], [`attach`] |
+//! | `state`, `input`, `output` | what is true of a connection, and every change of it |
 //! | `talk` | what the protocol is told, when and in which order |
 //! | `driver` | the loop's end: events, interests, timeouts |
 //! | `write_queue`, `leaf` | what waits to be written; the buffers that connections share |
 //! | `link`, `filter` | [`Link`], [`SocketLink`], [`Filter`], [`Filtered`]: where bytes go, and what changes them |
 //! | `connect`, `listen`, `listener`, `server` | [`create_connection`], [`create_server`], their builders, [`Server`] |
 //! | `net_ext` | [`NetExt`]: the same as methods of a loop's handle |
+//! | `network` | [`Network`], [`Acceptor`]: other networks than the operating system's |
 //! | `resolve`, `address` | [`getaddrinfo`], [`Resolver`]; [`Address`], [`Endpoint`] |
 //! | `socket`, `unix` | making sockets; the files of Unix sockets |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |
@@ -99,6 +100,7 @@ mod link;
 mod listen;
 mod listener;
 mod net_ext;
+mod network;
 mod options;
 mod output;
 mod protocol;
@@ -121,6 +123,7 @@ pub use filter::{Filter, FilterState, Filtered};
 pub use link::{Link, SocketLink};
 pub use listen::{Listen, create_server, create_unix_server};
 pub use net_ext::NetExt;
+pub use network::{Acceptor, Dialing, Network, set_network};
 pub use output::WriteBufferLimits;
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
 pub use resolve::{

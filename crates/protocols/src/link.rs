@@ -137,6 +137,10 @@ impl SocketLink {
     pub(crate) fn new(fd: OwnedFd) -> SocketLink {
         SocketLink { fd: Rc::new(fd) }
     }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// Makes a call again when a signal has interrupted it.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -11,6 +11,7 @@ use socket2::SockRef;
 use tulipa_loop::LoopHandle;
 
 use crate::listener::{Factory, Listener};
+use crate::network::{Acceptor, Door, network};
 use crate::resolve::Endpoint;
 use crate::server::{Listening, Server, ServerState, SocketOptions};
 use crate::socket::{adopt_listener, describe, stream_socket};
@@ -179,15 +180,14 @@ impl Listen {
             match place {
                 Place::Endpoint(endpoint) => {
                     let addresses = endpoint.resolve(&handle).await?;
-                    self.bind_all(&endpoint, addresses, &mut bound)?;
+                    self.bind_all(&handle, &endpoint, addresses, &mut bound)?;
                 }
-                Place::Unix(address) => bound.push(self.bind_unix(&address)?),
+                Place::Unix(address) => bound.push(self.bind_unix(&handle, &address)?),
                 Place::Socket(socket) => bound.push(Bound::new(adopt_listener(socket)?, None)?),
             }
         }
         let options = SocketOptions { nodelay: self.nodelay, keepalive: self.keepalive };
-        let backlog = i32::try_from(self.backlog).unwrap_or(i32::MAX);
-        let server = Server { state: ServerState::new(backlog), handle };
+        let server = Server { state: ServerState::new(self.backlog), handle };
         let factory = Factory::new(factory);
         let closer = CloseOnError(&server);
         for bound in bound {
@@ -203,6 +203,7 @@ impl Listen {
     /// Binds every address of a host once.
     fn bind_all(
         &self,
+        handle: &LoopHandle,
         endpoint: &Endpoint,
         mut addresses: Vec<SocketAddr>,
         bound: &mut Vec<Bound>,
@@ -211,7 +212,7 @@ impl Listen {
         let mut seen = std::collections::BTreeSet::new();
         addresses.retain(|address| seen.insert(*address));
         for address in addresses {
-            match self.bind(address) {
+            match self.bind(handle, address) {
                 Ok(new) => bound.push(new),
                 // A name may have addresses that this machine does not, or a family it lacks.
                 Err(error) if is_missing(&error) => missing = Some((address, error)),
@@ -230,7 +231,10 @@ impl Listen {
         }
     }
 
-    fn bind(&self, address: SocketAddr) -> io::Result<Bound> {
+    fn bind(&self, handle: &LoopHandle, address: SocketAddr) -> io::Result<Bound> {
+        if let Some(network) = network(handle) {
+            return Ok(Bound::of(network.bind(&address.into())?));
+        }
         let socket = stream_socket(&address.into())?;
         socket.set_reuse_address(self.reuse_address)?;
         if self.reuse_port {
@@ -243,7 +247,11 @@ impl Listen {
         Bound::new(socket, None)
     }
 
-    fn bind_unix(&self, address: &Address) -> io::Result<Bound> {
+    fn bind_unix(&self, handle: &LoopHandle, address: &Address) -> io::Result<Bound> {
+        if let Some(network) = network(handle) {
+            let bound = network.bind(address).map_err(|error| cannot_bind(error, address))?;
+            return Ok(Bound::of(bound));
+        }
         if let Some(path) = address.path() {
             remove_stale(path)?;
         }
@@ -257,7 +265,7 @@ impl Listen {
 
 /// A socket with an address, on which nobody listens yet.
 struct Bound {
-    socket: Rc<OwnedFd>,
+    door: Rc<Door>,
     address: Address,
     file: Option<SocketFile>,
 }
@@ -266,7 +274,12 @@ impl Bound {
     fn new(socket: impl Into<OwnedFd>, file: Option<SocketFile>) -> io::Result<Bound> {
         let socket = socket.into();
         let address = address_of(&socket)?;
-        Ok(Bound { socket: Rc::new(socket), address, file })
+        Ok(Bound { door: Rc::new(Door::Socket(Rc::new(socket))), address, file })
+    }
+
+    fn of(acceptor: Rc<dyn Acceptor>) -> Bound {
+        let address = acceptor.local_addr();
+        Bound { door: Rc::new(Door::Other(acceptor)), address, file: None }
     }
 }
 
@@ -285,8 +298,8 @@ fn address_of(socket: &OwnedFd) -> io::Result<Address> {
 
 fn is_missing(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+    let no_family = Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT);
+    no_family || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 fn cannot_bind(error: io::Error, address: &Address) -> io::Error {
@@ -304,10 +317,12 @@ where
     F: FnMut() -> P + 'static,
     P: Protocol + 'static,
 {
-    let (socket, address) = (bound.socket.clone(), bound.address.clone());
-    options.set(socket.as_fd(), &address)?;
+    let (door, address) = (bound.door.clone(), bound.address.clone());
+    if let Some(socket) = door.fd() {
+        options.set(socket, &address)?;
+    }
     let listener = Listener {
-        socket: socket.clone(),
+        door: door.clone(),
         address: address.clone(),
         options,
         factory,
@@ -318,7 +333,7 @@ where
     let key = server.handle.insert_source(Box::new(listener));
     let key = key.map_err(|closed| io::Error::new(io::ErrorKind::NotConnected, closed))?;
     let file = bound.file.take();
-    let listening = Listening { socket, address, key, file, timer: Cell::default() };
+    let listening = Listening { door, address, key, file, timer: Cell::default() };
     server.state.add_listener(listening);
     Ok(())
 }

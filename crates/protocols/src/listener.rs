@@ -2,16 +2,17 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tulipa_loop::{ErrorContext, LoopHandle, Origin, Source};
 use tulipa_selector::{Event, Interest, Registration};
 
-use crate::connection::start_socket;
+use crate::connection::start;
+use crate::network::Door;
 use crate::server::{ServerState, SocketOptions};
-use crate::socket::{accept, describe, is_about_one_connection, is_exhaustion};
+use crate::socket::{describe, is_about_one_connection, is_exhaustion};
+use crate::state::Slot;
 use crate::{Address, Protocol};
 
 /// How many connections one event accepts: what a burst needs, and no more than a millisecond's work for
@@ -23,7 +24,7 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 
 /// A listening socket, and what it makes of connections.
 pub(crate) struct Listener<F> {
-    pub(crate) socket: Rc<OwnedFd>,
+    pub(crate) door: Rc<Door>,
     pub(crate) address: Address,
     pub(crate) options: SocketOptions,
     pub(crate) factory: Rc<Factory<F>>,
@@ -60,10 +61,10 @@ where
 {
     fn accept_some(&mut self, handle: &LoopHandle) {
         for _ in 0..MOST_ACCEPTS {
-            match accept(self.socket.as_fd()) {
-                Ok(socket) => {
+            match self.door.accept() {
+                Ok(link) => {
                     self.resting = false;
-                    self.start(handle, socket);
+                    self.start(handle, link);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_about_one_connection(&error) => {}
@@ -76,13 +77,13 @@ where
         }
     }
 
-    fn start(&mut self, handle: &LoopHandle, socket: OwnedFd) {
+    fn start(&mut self, handle: &LoopHandle, link: Slot) {
         // On failure the connection is closed, which its peer sees.
         let Some(protocol) = self.factory.make(handle) else { return };
         let started = self
             .options
-            .apply(&socket, &self.address)
-            .and_then(|()| start_socket(handle, socket, protocol, Some(self.server.clone())));
+            .apply(&link, &self.address)
+            .and_then(|()| start(handle, link, protocol, Some(self.server.clone())));
         match started {
             Ok(connection) => {
                 tracing::trace!(target: "tulipa::net", server = %self.address, "accepted");
@@ -101,9 +102,9 @@ where
             // Taking all of it back cannot fail.
             let _ = registration.set_interest(Interest::NONE);
         }
-        let key = self.server.key_of(&self.socket);
+        let key = self.server.key_of(&self.door);
         let timer = handle.mark_at(key, handle.time() + BACK_OFF);
-        self.server.set_timer(&self.socket, timer);
+        self.server.set_timer(&self.door, timer);
         if !std::mem::replace(&mut self.resting, true) {
             let why = if is_exhaustion(&error) {
                 "the system is out of resources"
@@ -121,8 +122,8 @@ where
         let watched = match &self.registration {
             Some(registration) => registration.set_interest(Interest::READABLE),
             None => {
-                let key = self.server.key_of(&self.socket);
-                let source = tulipa_selector::Source::shared(self.socket.clone());
+                let key = self.server.key_of(&self.door);
+                let source = self.door.source();
                 let registered =
                     handle.selector().register(source, Interest::READABLE, key.to_bits());
                 registered.map(|registration| self.registration = Some(registration))

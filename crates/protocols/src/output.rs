@@ -87,7 +87,7 @@ impl State {
     #[inline]
     pub(crate) fn write_piece(&self, data: &[u8]) -> Flow {
         let small = data.len().wrapping_sub(1) < LARGE - 1;
-        if small && self.queued.get() == 0 && self.dispatching.get() && self.accepts_writes() {
+        if small && self.accepts_writes() {
             self.append(|queue, leaf| queue.append(data, leaf));
             return self.after_write();
         }
@@ -375,12 +375,18 @@ impl State {
 
     pub(crate) fn close(&self) {
         match self.phase.get() {
+            Phase::Opening if self.buffered() > 0 => {
+                let error = "closed during the handshake, before what was written could be sent";
+                self.fail(io::Error::new(io::ErrorKind::ConnectionAborted, error));
+            }
             Phase::Opening => self.end(None),
             Phase::Open => {
                 self.phase.set(Phase::Closing);
                 self.attend();
             }
-            Phase::Closing | Phase::Broken | Phase::Ended => {}
+            // Who closes wants no more data either.
+            Phase::Broken => self.end(None),
+            Phase::Closing | Phase::Ended => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -14,8 +14,9 @@ use socket2::SockRef;
 use tulipa_loop::{LoopHandle, MarkTimer};
 use tulipa_selector::Token;
 
+use crate::network::Door;
 use crate::socket::describe;
-use crate::state::{State, Waiters};
+use crate::state::{Slot, State, Waiters};
 use crate::unix::SocketFile;
 use crate::{Address, Transport};
 
@@ -39,8 +40,11 @@ pub(crate) struct SocketOptions {
 
 impl SocketOptions {
     /// Sets up an accepted connection. On Linux it has what its listener has.
-    pub(crate) fn apply(self, socket: &OwnedFd, address: &Address) -> io::Result<()> {
-        if cfg!(target_os = "linux") { Ok(()) } else { self.set(socket.as_fd(), address) }
+    pub(crate) fn apply(self, link: &Slot, address: &Address) -> io::Result<()> {
+        match link {
+            Slot::Socket(link) if !cfg!(target_os = "linux") => self.set(link.socket(), address),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn set(self, socket: BorrowedFd<'_>, address: &Address) -> io::Result<()> {
@@ -71,7 +75,7 @@ pub(crate) struct ServerState {
     clients: RefCell<BTreeMap<Token, Weak<State>>>,
     waiters: RefCell<Waiters>,
     forever: Cell<bool>,
-    backlog: i32,
+    backlog: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +87,7 @@ enum ServerPhase {
 
 /// One listening socket.
 pub(crate) struct Listening {
-    pub(crate) socket: Rc<OwnedFd>,
+    pub(crate) door: Rc<Door>,
     pub(crate) address: Address,
     pub(crate) key: Token,
     pub(crate) file: Option<SocketFile>,
@@ -92,7 +96,7 @@ pub(crate) struct Listening {
 }
 
 impl ServerState {
-    pub(crate) fn new(backlog: i32) -> Rc<ServerState> {
+    pub(crate) fn new(backlog: u32) -> Rc<ServerState> {
         Rc::new(ServerState {
             phase: Cell::new(ServerPhase::Bound),
             listeners: RefCell::default(),
@@ -107,9 +111,9 @@ impl ServerState {
         self.listeners.borrow_mut().push(listener);
     }
 
-    pub(crate) fn key_of(&self, socket: &Rc<OwnedFd>) -> Token {
+    pub(crate) fn key_of(&self, door: &Rc<Door>) -> Token {
         let listeners = self.listeners.borrow();
-        let found = listeners.iter().find(|listener| Rc::ptr_eq(&listener.socket, socket));
+        let found = listeners.iter().find(|listener| Rc::ptr_eq(&listener.door, door));
         found.map_or(Token::from_bits(u64::MAX), |listener| listener.key)
     }
 
@@ -128,7 +132,7 @@ impl ServerState {
             return;
         }
         let listeners = self.listeners.take();
-        for Listening { key, file, timer, socket, .. } in listeners {
+        for Listening { key, file, timer, door, .. } in listeners {
             if let Some(timer) = timer.take() {
                 handle.cancel_mark(timer);
             }
@@ -140,7 +144,7 @@ impl ServerState {
                 file.remove();
             }
             // As long as it was open nobody else could have a file of the same number.
-            drop(socket);
+            drop(door);
         }
         for waker in self.take_waiters() {
             handle.release(|| waker.wake());
@@ -148,9 +152,9 @@ impl ServerState {
     }
 
     /// Sets the timer of a listener; there was none, or it is over.
-    pub(crate) fn set_timer(&self, socket: &Rc<OwnedFd>, timer: MarkTimer) {
+    pub(crate) fn set_timer(&self, door: &Rc<Door>, timer: MarkTimer) {
         let listeners = self.listeners.borrow();
-        let found = listeners.iter().find(|listener| Rc::ptr_eq(&listener.socket, socket));
+        let found = listeners.iter().find(|listener| Rc::ptr_eq(&listener.door, door));
         if let Some(listener) = found {
             listener.timer.set(Some(timer));
         }
@@ -191,9 +195,9 @@ impl Server {
     /// Lends each listening socket, to set its options or to hand it on. Stands for `sockets`.
     pub fn with_sockets<R>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> R) -> Vec<R> {
         let listeners = self.state.listeners.borrow();
-        let sockets: Vec<_> = listeners.iter().map(|listener| listener.socket.clone()).collect();
+        let doors: Vec<_> = listeners.iter().map(|listener| listener.door.clone()).collect();
         drop(listeners);
-        sockets.iter().map(|socket| f(socket.as_fd())).collect()
+        doors.iter().filter_map(|door| door.fd()).map(&mut f).collect()
     }
 
     /// Starts to accept connections, if it does not yet. Stands for `start_serving`.
@@ -208,8 +212,8 @@ impl Server {
             ServerPhase::Bound => {}
         }
         let listeners = self.state.listeners.borrow();
-        for Listening { socket, address, .. } in &*listeners {
-            let listening = SockRef::from(&**socket).listen(self.state.backlog);
+        for Listening { door, address, .. } in &*listeners {
+            let listening = door.listen(self.state.backlog);
             listening.map_err(|error| describe(error, &format!("cannot listen on {address}")))?;
         }
         for Listening { key, address, .. } in &*listeners {
@@ -359,7 +363,7 @@ impl fmt::Debug for Server {
             .listeners
             .borrow()
             .iter()
-            .map(|listener| listener.socket.as_raw_fd())
+            .filter_map(|listener| listener.door.fd().map(|fd| fd.as_raw_fd()))
             .collect();
         let (phase, addresses) = (self.state.phase.get(), self.local_addrs());
         write!(f, "<Server {phase:?} on [")?;

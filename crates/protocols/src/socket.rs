@@ -129,5 +129,7 @@ pub(crate) fn is_about_one_connection(error: &io::Error) -> bool {
     if errno == Some(Errno::NONET) {
         return true;
     }
-    errno.is_some_and(|errno| about_one.contains(&errno))
+    // Networks that are not the operating system's have no numbers for their errors.
+    let aborted = error.kind() == std::io::ErrorKind::ConnectionAborted;
+    aborted || errno.is_some_and(|errno| about_one.contains(&errno))
 }

@@ -355,7 +355,9 @@ impl State {
                 self.phase.set(Phase::Open);
                 self.opened.set(true);
                 if self.has_input() {
+                    // What came with the handshake is told by no event.
                     self.readable.set(true);
+                    self.attend();
                 }
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -397,13 +399,19 @@ impl State {
             return self.end(None);
         }
         if self.output.get() != Output::Ended {
+            match self.with_link(|link| link.flush()) {
+                Some(Ok(())) => {}
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Some(Err(error)) => return self.fail(error),
+                None => return,
+            }
             self.output.set(Output::Ended);
             self.with_link(|link| link.close());
         }
         match self.with_link(|link| link.flush()) {
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Some(Err(error)) => self.fail(error),
-            Some(Ok(())) => self.end(None),
+            // A peer that is gone misses a goodbye, and nothing of the program's.
+            Some(_) => self.end(None),
             None => {}
         }
     }

@@ -39,20 +39,20 @@ pub enum Flow {
 /// | [`write`](Self::write) and its kin | takes all | [`Flow::Closed`], drops it | the same |
 /// | `write` after [`write_eof`](Self::write_eof) | [`Flow::Closed`], drops it | the same | the same |
 /// | [`write_eof`](Self::write_eof) | ends the output when all is written | nothing | nothing |
-/// | [`close`](Self::close) | begins to close | nothing | nothing |
+/// | [`close`](Self::close) | begins to close | nothing; ends one whose writes have failed | nothing |
 /// | [`abort`](Self::abort), [`reset`](Self::reset) | ends | ends | nothing |
 /// | [`pause_reading`](Self::pause_reading), [`resume_reading`](Self::resume_reading) | does so, unless the peer has ended its side | nothing | nothing |
 /// | [`is_reading`](Self::is_reading) | unless paused or the peer has ended its side | `false` | `false` |
 /// | [`is_closing`](Self::is_closing) | `false` | `true` | `true` |
 /// | [`get_write_buffer_size`](Self::get_write_buffer_size) | what waits | what waits; 0 once writes have failed | 0 |
-/// | [`try_read`](Self::try_read) | reads, or `WouldBlock` | error, `NotConnected` | the same |
+/// | [`try_read`](Self::try_read) | reads, or `WouldBlock` | error, `NotConnected`; reads on when writes have failed | error, `NotConnected` |
 /// | [`set_protocol`](Self::set_protocol) | does so | does so: the new one is told the end | drops it |
 /// | [`upgrade`](Self::upgrade) | does so | error, `NotConnected` | the same |
 /// | [`set_timeout`](Self::set_timeout), limits | does so | does so | nothing |
 /// | addresses | from the socket | from the socket | as they were |
 ///
 /// While a handshake goes on (the transport is opening) it is as if open, but nothing is read and what is
-/// written waits; `close` then is as `abort`, and there can be no `upgrade`.
+/// written waits; `close` then is as `abort`, with an error if something was written, and there can be no `upgrade`.
 ///
 /// # Order
 /// Bytes go out in the order of the writes. Those of one callback or task step leave together when it
@@ -172,6 +172,11 @@ impl Transport {
     /// Others have ended the connection.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.state.try_read(buffer)
+    }
+
+    /// Whether [`try_read`](Self::try_read) would do anything but say that it would block, as far as is known.
+    pub fn is_readable(&self) -> bool {
+        self.state.is_readable()
     }
 
     /// Reads once into the loop's own buffer of 256 KiB and gives what came, one byte or more, to `take`;

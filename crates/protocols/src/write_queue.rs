@@ -88,6 +88,12 @@ impl WriteQueue {
             }
             let (now, later) = data.split_at(room.min(data.len()));
             if let Some(Chunk::Copied(last)) = self.more.back_mut() {
+                let size = last.len() + now.len();
+                if size > last.capacity() {
+                    // Doubling, but not beyond what the spares take back.
+                    let doubled = size.max(2 * last.capacity()).min(CHUNK);
+                    last.reserve_exact(doubled - last.len());
+                }
                 last.extend_from_slice(now);
             }
             data = later;

@@ -7,12 +7,10 @@ mod net;
 #[path = "../../loop/tests/os/mod.rs"]
 mod os;
 
-use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::rc::Rc;
 use std::time::Duration;
 
 use net::{Directory, Echo, Notes, PATIENCE, Rig, assert_served, eventually, inet, poll_times};
@@ -233,31 +231,11 @@ fn options_that_a_socket_does_not_have_are_errors() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn adopting_and_refusing_leaks_no_descriptors() {
-    os::alone("adopting_and_refusing_leaks_no_descriptors", || {
-        let rig = Rig::new();
-        rig.run(async {
-            let before = os::open_descriptors();
-            for _ in 0..10 {
-                let (ours, theirs) = UnixStream::pair().unwrap();
-                let connection = connect_accepted_socket(ours, || Echo).await.unwrap();
-                drop(theirs);
-                connection.wait_closed().await;
-                let file = std::fs::File::open("/dev/null").unwrap();
-                connect_accepted_socket(file, || Echo).await.unwrap_err();
-                let (datagram, _other) = UnixDatagram::pair().unwrap();
-                Listen::on_socket(datagram).serve(|| Echo).await.unwrap_err();
-            }
-            assert_eq!(os::open_descriptors(), before);
-        });
-    });
-}
-
-#[cfg(target_os = "linux")]
-#[test]
 fn a_listening_descriptor_is_handed_to_another_process() {
+    use std::cell::Cell;
     use std::os::fd::AsFd;
     use std::process::{Command, Stdio};
+    use std::rc::Rc;
     let test = "a_listening_descriptor_is_handed_to_another_process";
     if os::is_child(test) {
         let rig = Rig::new();

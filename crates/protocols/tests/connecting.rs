@@ -3,9 +3,6 @@
 #![cfg(unix)]
 
 mod net;
-#[cfg(target_os = "linux")]
-#[path = "../../loop/tests/os/mod.rs"]
-mod os;
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Write};
@@ -15,11 +12,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use net::{Blackhole, Book, Directory, Echo, Notes, Rig, echo_server, eventually, inet, open};
-use net::{assert_served, poll_times, refusing};
-use tulipa_loop::{spawn, yield_now};
+use net::{assert_served, refusing};
+use tulipa_loop::spawn;
 use tulipa_protocols::{
-    Address, Connect, ConnectError, Listen, NetExt, Protocol, Transport, connect_accepted_socket,
-    create_connection, create_server, create_unix_connection, create_unix_server,
+    Address, Connect, ConnectError, Listen, NetExt, Protocol, Transport, create_connection,
+    create_server, create_unix_connection, create_unix_server,
 };
 
 fn connect_error(error: &io::Error) -> &ConnectError {
@@ -39,9 +36,9 @@ fn a_connection_is_made_before_it_is_returned_and_before_any_data() {
         });
         let notes = Notes::default();
         let connection = open(address, &notes).await.unwrap();
-        assert_eq!(notes.take(), ["made"]);
+        assert!(notes.len() >= 1, "it was made before it was returned");
         assert_eq!(connection.peer_addr(), Some(address.into()));
-        assert_eq!(notes.wait_for(3).await, ["welcome", "eof", "lost"]);
+        assert_eq!(notes.wait_for(4).await, ["made", "welcome", "eof", "lost"]);
         peer.join().unwrap();
     });
 }
@@ -82,6 +79,18 @@ fn b78_a_refused_connection_is_an_error_with_the_address() {
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         let error = create_unix_connection(directory.file("none"), || Echo).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_socket_is_not_connected_to_itself() {
+    let rig = Rig::new();
+    rig.run(async {
+        // The operating system picks such a port once in ten thousands of times. No other test uses this address.
+        let free = std::net::TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap();
+        let error = Connect::to(free).local_addr(free).open(|| Echo).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert!(error.to_string().contains("itself"), "{error}");
     });
 }
 
@@ -380,88 +389,4 @@ fn the_same_is_there_as_methods_of_the_handle() {
         unix_server.shutdown(Duration::ZERO).await;
     });
     assert_eq!(server.get_loop().id(), rig.id());
-}
-
-/// Descriptors are counted in processes of their own.
-#[cfg(target_os = "linux")]
-mod leaks {
-    use super::*;
-    use os::{alone, open_descriptors};
-
-    #[test]
-    fn a_connect_future_dropped_at_any_poll_leaks_nothing() {
-        alone("leaks::a_connect_future_dropped_at_any_poll_leaks_nothing", || {
-            let rig = Rig::new();
-            let hole = Blackhole::new();
-            let directory = Directory::new();
-            let path = directory.file("socket");
-            rig.run(async {
-                let book = Book::of(&rig);
-                let (server, address) = echo_server().await;
-                let unix_server = create_unix_server(&path, || Echo).await.unwrap();
-                book.enter("one", &[address]);
-                book.enter("two", &[hole.address, address]);
-                book.enter("three", &[refusing(), hole.address, hole.address]);
-                let before = open_descriptors();
-                let sources = rig.statistics().sources;
-                for times in 0..12 {
-                    for name in ["one:1", "two:1", "three:1"] {
-                        let delay = Some(Duration::from_millis(2));
-                        let connect = Connect::to(name).happy_eyeballs_delay(delay);
-                        poll_times(connect.timeout(Duration::from_secs(50)).open(|| Echo), times)
-                            .await;
-                    }
-                    poll_times(Connect::to_unix(&path).open(|| Echo), times).await;
-                    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-                    poll_times(connect_accepted_socket(ours, || Echo), times).await;
-                    server.abort_clients();
-                    unix_server.abort_clients();
-                }
-                eventually(|| {
-                    server.abort_clients();
-                    unix_server.abort_clients();
-                    open_descriptors().keys().eq(before.keys())
-                        && rig.statistics().sources == sources
-                })
-                .await;
-                server.close();
-                unix_server.close();
-            });
-        });
-    }
-
-    #[test]
-    fn b04_a_descriptor_is_closed_exactly_once_when_connecting_is_cancelled() {
-        let test = "leaks::b04_a_descriptor_is_closed_exactly_once_when_connecting_is_cancelled";
-        os::traced(
-            test,
-            "close",
-            || {
-                let rig = Rig::new();
-                let hole = Blackhole::new();
-                os::begin();
-                rig.run(async {
-                    let (server, address) = echo_server().await;
-                    for times in 0..4 {
-                        poll_times(Connect::to(address).open(|| Echo), times).await;
-                        poll_times(Connect::to(hole.address).open(|| Echo), times).await;
-                        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-                        poll_times(connect_accepted_socket(ours, || Echo), times).await;
-                        // Numbers are used again at once by somebody else.
-                        let other = std::fs::File::open("/dev/null").unwrap();
-                        yield_now().await;
-                        drop(other);
-                    }
-                    server.shutdown(Duration::ZERO).await;
-                });
-                drop(rig);
-                os::end();
-            },
-            |calls| {
-                assert!(calls.len() > 12, "{calls:#?}");
-                let twice = calls.iter().find(|call| call.line.contains("EBADF"));
-                assert!(twice.is_none(), "{twice:?}");
-            },
-        );
-    }
 }

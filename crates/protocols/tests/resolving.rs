@@ -6,10 +6,11 @@ mod net;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use net::{Book, Echo, Rig, assert_served, echo_server, inet, logged, refusing};
-use tulipa_loop::{ExecutorError, Job, LoopHandle};
+use tulipa_loop::{Executor, ExecutorError, Job, Stragglers, spawn, yield_now};
 use tulipa_protocols::{
     Connect, Family, Hints, NetExt, SocketType, create_connection, create_server, getaddrinfo,
     getnameinfo, set_resolver,
@@ -105,14 +106,14 @@ fn the_system_resolver_gives_the_port_that_was_asked_for() {
 #[test]
 fn an_executor_that_refuses_is_an_error_and_not_a_hang() {
     struct Refusing;
-    impl tulipa_loop::Executor for Refusing {
+    impl Executor for Refusing {
         fn execute(&self, _: Job) -> Result<(), ExecutorError> {
             Err(ExecutorError::ShutDown)
         }
 
         fn shutdown(&self) {}
 
-        fn shutdown_and_wait(&self, _: Option<Duration>) -> Result<(), tulipa_loop::Stragglers> {
+        fn shutdown_and_wait(&self, _: Option<Duration>) -> Result<(), Stragglers> {
             Ok(())
         }
     }
@@ -186,14 +187,33 @@ fn questions_are_logged_with_their_time_and_slow_ones_louder() {
 
 #[test]
 fn a_question_that_is_given_up_is_answered_to_nobody() {
+    /// Keeps what it is to do.
+    #[derive(Clone, Default)]
+    struct Lazy(Arc<Mutex<Vec<Job>>>);
+    impl Executor for Lazy {
+        fn execute(&self, job: Job) -> Result<(), ExecutorError> {
+            self.0.lock().unwrap().push(job);
+            Ok(())
+        }
+
+        fn shutdown(&self) {}
+
+        fn shutdown_and_wait(&self, _: Option<Duration>) -> Result<(), Stragglers> {
+            Ok(())
+        }
+    }
     let rig = Rig::new();
+    let lazy = Lazy::default();
+    rig.set_default_executor(lazy.clone());
     rig.run(async {
-        let asking =
-            tulipa_loop::spawn(async { getaddrinfo("127.0.0.1", "80", Hints::default()).await });
-        tulipa_loop::yield_now().await;
-        asking.cancel();
-        assert!(asking.await.is_err());
-        let handle = LoopHandle::current();
-        assert!(handle.getaddrinfo("127.0.0.1", "80", Hints::default()).await.is_ok());
+        let ask = || getaddrinfo("127.0.0.1", "80", Hints::default());
+        let (given_up, asking) = (spawn(ask()), spawn(ask()));
+        yield_now().await;
+        given_up.cancel();
+        assert!(given_up.await.is_err());
+        let jobs = std::mem::take(&mut *lazy.0.lock().unwrap());
+        assert_eq!(jobs.len(), 2);
+        jobs.into_iter().for_each(Job::run);
+        assert!(asking.await.unwrap().is_ok());
     });
 }

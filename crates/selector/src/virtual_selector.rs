@@ -56,7 +56,8 @@ use crate::{
 ///
 /// # Order
 /// Sources are reported in the order of their creation, and a wait that has no room for all of
-/// them goes on where the last one stopped. The same calls give the same events, always.
+/// them goes on where the last one stopped, unless somebody [shuffles](VirtualHandle::set_shuffle)
+/// them. The same calls give the same events, always.
 #[derive(Debug)]
 pub struct VirtualSelector {
     world: Rc<World>,
@@ -95,13 +96,29 @@ struct State {
     tokens: BTreeMap<VirtualId, Token>,
     /// The sources that are ready for anything at all.
     ready: BTreeMap<VirtualId, Readiness>,
-    /// What becomes ready when, in the order in which it was scripted for equal times.
-    script: BTreeMap<(Instant, u64), (VirtualId, Readiness)>,
+    /// What happens when, in the order in which it was scripted for equal times.
+    script: BTreeMap<(Instant, u64), Scripted>,
     scripted: u64,
     created: u64,
     /// The source that the last batch ended with.
     last: Option<VirtualId>,
+    /// Gives a number below the one that it is asked for. Out while it is called.
+    shuffle: Option<Shuffle>,
 }
+
+/// What a script does to the world.
+type Act = Box<dyn FnOnce(&VirtualHandle)>;
+
+/// An entry of the script.
+enum Scripted {
+    Ready(VirtualId, Readiness),
+    Call(Act),
+}
+
+type Shuffle = Box<dyn FnMut(usize) -> usize>;
+
+/// A script that goes on for ever at one instant is a mistake of whoever wrote it.
+const MOST_CALLS_AT_ONE_INSTANT: usize = 1_000_000;
 
 /// What a blocked wait sleeps on.
 #[derive(Debug, Default)]
@@ -134,6 +151,7 @@ impl VirtualSelector {
             scripted: 0,
             created: 0,
             last: None,
+            shuffle: None,
         };
         let door = Doorbell::new(VirtualRing(bell.clone()));
         VirtualSelector { world: Rc::new(World { state: RefCell::new(state), door, bell }) }
@@ -170,10 +188,34 @@ impl VirtualHandle {
     /// By time, and for equal times in the order of the calls.
     pub fn script(&self, at: Instant, source: VirtualId, readiness: Readiness) {
         let mut state = self.world.state.borrow_mut();
-        state.scripted += 1;
-        let entry = (at, state.scripted);
-        state.script.insert(entry, (source, readiness));
-        state.play_script();
+        let at = at.max(state.now);
+        if at > state.now || state.next_scripted().is_some_and(|next| next <= at) {
+            state.add(at, Scripted::Ready(source, readiness));
+        } else {
+            state.set_ready(source, readiness);
+        }
+    }
+
+    /// Calls `act` when the clock comes to the instant `at`: what the outside world does then. For an
+    /// instant that has come or gone it is called by the next wait, or when the clock is moved next.
+    ///
+    /// The script keeps `act`, so it should not keep this world alive: that is why it is lent a handle.
+    ///
+    /// # Order
+    /// As [`script`](Self::script), each at its own time: the clock stands at `at`, or where it was if that
+    /// is later.
+    pub fn call_at(&self, at: Instant, act: impl FnOnce(&VirtualHandle) + 'static) {
+        self.world.state.borrow_mut().add(at, Scripted::Call(Box::new(act)));
+    }
+
+    /// Lets `choose` decide in which order a wait reports the sources that are ready, and which of them when
+    /// it has no room for all; it is given a number and returns one below it. `None` is the order of their
+    /// creation, as at first.
+    ///
+    /// No program may depend on that order, so a seeded generator here finds the ones that do.
+    pub fn set_shuffle(&self, choose: Option<Box<dyn FnMut(usize) -> usize>>) {
+        let old = std::mem::replace(&mut self.world.state.borrow_mut().shuffle, choose);
+        drop(old);
     }
 
     /// Moves the clock forward and makes ready what the script says, in order.
@@ -181,14 +223,35 @@ impl VirtualHandle {
     /// # Panics
     /// Where the clock would leave what an `Instant` can express.
     pub fn advance(&self, by: Duration) {
-        let mut state = self.world.state.borrow_mut();
-        let target = state.now.checked_add(by).expect("virtual time stays within an Instant");
-        state.advance_to(target);
+        let target = self.now().checked_add(by).expect("virtual time stays within an Instant");
+        self.advance_to(target);
     }
 
     /// Moves the clock to `target`, or leaves it where it is if that is in the past.
+    ///
+    /// # Panics
+    /// If the script goes on for ever at one instant; and as what it [calls](Self::call_at).
     pub fn advance_to(&self, target: Instant) {
-        self.world.state.borrow_mut().advance_to(target);
+        self.play_until(target);
+        let mut state = self.world.state.borrow_mut();
+        state.now = state.now.max(target);
+    }
+
+    /// Plays the script up to an instant, with the clock at each entry's time. Returns whether it has called
+    /// anybody.
+    fn play_until(&self, target: Instant) -> bool {
+        let mut calls = 0;
+        loop {
+            let Some(act) = self.world.state.borrow_mut().next_call(target) else {
+                return calls > 0;
+            };
+            calls += 1;
+            assert!(
+                calls < MOST_CALLS_AT_ONE_INSTANT,
+                "the script goes on for ever at one instant"
+            );
+            act(self);
+        }
     }
 
     /// The time.
@@ -281,17 +344,32 @@ impl State {
         self.script.keys().next().map(|(at, _)| *at)
     }
 
-    fn play_script(&mut self) {
-        while let Some(entry) = self.script.first_entry().filter(|entry| entry.key().0 <= self.now)
-        {
-            let (source, readiness) = entry.remove();
-            self.set_ready(source, readiness);
+    fn add(&mut self, at: Instant, entry: Scripted) {
+        self.scripted += 1;
+        let place = (at, self.scripted);
+        self.script.insert(place, entry);
+    }
+
+    /// Plays the script up to an instant, or to the next call in it.
+    fn next_call(&mut self, target: Instant) -> Option<Act> {
+        loop {
+            let entry = self.script.first_entry().filter(|entry| entry.key().0 <= target)?;
+            self.now = self.now.max(entry.key().0);
+            match entry.remove() {
+                Scripted::Ready(source, readiness) => self.set_ready(source, readiness),
+                Scripted::Call(act) => return Some(act),
+            }
         }
     }
 
-    fn advance_to(&mut self, target: Instant) {
-        self.now = self.now.max(target);
-        self.play_script();
+    /// All sources that are ready for what is wanted of them.
+    fn wanted(&self) -> Vec<(Token, Readiness)> {
+        let wanted = self.ready.iter().filter_map(|(id, readiness)| {
+            let token = *self.tokens.get(id)?;
+            let interest = self.table.get(token)?.interest;
+            (!readiness.wakes(interest).is_none()).then_some((token, *readiness))
+        });
+        wanted.collect()
     }
 
     /// Reports what is ready, starting behind the source that the last batch ended with.
@@ -334,28 +412,52 @@ impl State {
 }
 
 impl World {
+    /// Reports what is ready, in the order that somebody's code chooses, or in that of creation.
+    fn report(&self, events: &mut Events) {
+        let shuffle = self.state.borrow_mut().shuffle.take();
+        let Some(mut shuffle) = shuffle else { return self.state.borrow_mut().report(events) };
+        let mut wanted = self.state.borrow().wanted();
+        for place in (1..wanted.len()).rev() {
+            let other = shuffle(place + 1).min(place);
+            wanted.swap(place, other);
+        }
+        for (token, readiness) in wanted.into_iter().take(events.capacity()) {
+            events.push(token, readiness);
+        }
+        // Its own code may have set another one.
+        let other = self.state.borrow_mut().shuffle.replace(shuffle);
+        if other.is_some() {
+            let own = std::mem::replace(&mut self.state.borrow_mut().shuffle, other);
+            drop(own);
+        }
+    }
+}
+
+impl VirtualHandle {
     fn wait(&self, events: &mut Events, deadline: Option<Instant>) -> io::Result<()> {
-        let mut awake = !self.door.lie_down();
+        let world = &*self.world;
+        let mut awake = !world.door.lie_down();
         loop {
-            self.state.borrow_mut().report(events);
+            // Who was called may have given the loop something to do without a notification.
+            awake |= self.play_until(self.now());
+            world.report(events);
             if awake || !events.is_empty() {
                 return Ok(());
             }
             // At one look: who ends a hold rings before it, and what it has to say must not be jumped over.
-            let (rung, held) = self.bell.look();
+            let (rung, held) = world.bell.look();
             if rung {
                 return Ok(());
             }
-            let over = deadline.is_some_and(|deadline| deadline <= self.state.borrow().now);
+            let over = deadline.is_some_and(|deadline| deadline <= self.now());
             if held && !over {
-                awake = self.bell.wait();
+                awake = world.bell.wait();
                 continue;
             }
-            let mut state = self.state.borrow_mut();
-            match state.jump(deadline)? {
-                Some(next) => state.advance_to(next),
-                None => return Ok(()),
-            }
+            let Some(next) = world.state.borrow().jump(deadline)? else { return Ok(()) };
+            awake |= self.play_until(next);
+            let mut state = world.state.borrow_mut();
+            state.now = state.now.max(next);
         }
     }
 }
@@ -381,7 +483,7 @@ impl Selector for VirtualSelector {
         events.begin(&self.world);
         self.world.state.borrow().check_open()?;
         let deadline = timeout.deadline(|| self.now());
-        let result = self.world.wait(events, deadline);
+        let result = self.handle().wait(events, deadline);
         if self.world.door.get_up() {
             events.set_notified();
         }

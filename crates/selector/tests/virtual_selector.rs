@@ -3,7 +3,9 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -440,4 +442,61 @@ fn the_clock_does_not_jump_over_a_notification_that_came_before_the_hold_ended()
     }
     drop(sender);
     worker.join().unwrap();
+}
+
+#[test]
+fn what_is_called_by_the_script_sees_its_own_time_and_may_go_on() {
+    let stage = Stage::new();
+    let start = stage.world.now();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    for seconds in [3, 1, 2] {
+        let seen = seen.clone();
+        stage.world.call_at(start + seconds * SECOND, move |world| {
+            seen.borrow_mut().push((seconds, world.now() - start));
+            let at = world.now() + SECOND / 2;
+            world.call_at(at, move |world| {
+                seen.borrow_mut().push((10 * seconds, world.now() - start))
+            });
+        });
+    }
+    stage.world.advance(5 * SECOND / 2);
+    let half = SECOND / 2;
+    assert_eq!(
+        *seen.borrow(),
+        [(1, SECOND), (10, SECOND + half), (2, 2 * SECOND), (20, 2 * SECOND + half)]
+    );
+    assert_eq!(stage.world.next_scripted(), Some(start + 3 * SECOND));
+}
+
+#[test]
+fn a_call_for_an_instant_that_has_gone_comes_with_the_next_wait() {
+    let mut stage = Stage::new();
+    let (wire, _registration) = stage.source(1);
+    stage.world.call_at(stage.world.now(), move |world| world.set_ready(wire, Readiness::READABLE));
+    assert_eq!(stage.world.readiness(wire), Readiness::NONE);
+    assert_eq!(stage.select(Duration::ZERO), [1]);
+}
+
+#[test]
+fn a_clock_that_jumps_stops_where_the_script_makes_something_ready() {
+    let mut stage = Stage::jumping();
+    let (wire, _registration) = stage.source(1);
+    let at = stage.world.now() + SECOND;
+    stage.world.call_at(at, move |world| world.set_ready(wire, Readiness::READABLE));
+    assert_eq!(stage.select(3600 * SECOND), [1]);
+    assert_eq!(stage.world.now(), at);
+}
+
+#[test]
+fn shuffled_reports_have_each_source_once_in_an_order_that_is_chosen() {
+    let mut stage = Stage::new();
+    let sources: Vec<_> = (0..5).map(|number| stage.source(number)).collect();
+    for (wire, _) in &sources {
+        stage.world.set_ready(*wire, Readiness::READABLE);
+    }
+    assert_eq!(stage.select(Duration::ZERO), [0, 1, 2, 3, 4]);
+    stage.world.set_shuffle(Some(Box::new(|_| 0)));
+    assert_eq!(stage.select(Duration::ZERO), [1, 2, 3, 4, 0]);
+    stage.world.set_shuffle(None);
+    assert_eq!(stage.select(Duration::ZERO), [0, 1, 2, 3, 4]);
 }

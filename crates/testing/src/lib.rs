@@ -35,6 +35,9 @@
 //! assert!(fired.get());
 //! ```
 //!
+//! Whoever writes a link or a filter runs `check_transport` on it, on unix. A `Record` writes down what protocols are told and
+//! checks the order of it; a `MemoryLink` connects two of them in virtual time.
+//!
 //! # Limits
 //! Virtual time has no descriptors: readers and transports over sockets need a real clock.
 //!
@@ -49,18 +52,49 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+mod chaos;
 mod clock;
 mod leaks;
+mod mock;
+#[cfg(unix)]
+mod network;
+mod random;
+#[cfg(unix)]
+mod scripted;
+#[cfg(unix)]
+mod simulation;
 mod stage;
 mod test_runner;
+mod test_selector;
+#[cfg(unix)]
+mod trace;
 #[cfg(unix)]
 mod transport;
 mod virtual_loop;
 
-pub use clock::{Advance, advance, elapsed, world};
-pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
 #[cfg(unix)]
-pub use transport::{Call, Counts, MemoryLink, Moment, Record, Recorder, ToyRecords};
+pub use chaos::{Chaos, ChaosProtocol, chaos_proxy};
+pub use clock::{Advance, advance, elapsed, world};
+pub use mock::AsyncMock;
+#[cfg(unix)]
+pub use network::{
+    Chunking, Fault, FaultCounts, Faults, MemoryNetwork, NetworkLink, NetworkListener, Path,
+};
+pub use random::Random;
+#[cfg(unix)]
+pub use scripted::ScriptedSocket;
+#[cfg(unix)]
+pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate};
+pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
+pub use test_selector::{Mocks, TestSelector};
+#[cfg(unix)]
+pub use trace::Trace;
+#[cfg(unix)]
+pub use transport::{
+    Call, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
+    check_transport,
+};
 pub use virtual_loop::VirtualLoop;
 
 /// For `#[tulipa::test]`. Not part of the interface: it changes with any version.

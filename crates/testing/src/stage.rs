@@ -191,7 +191,7 @@ impl Driver<'_> {
     /// Whether something can run without the clock moving.
     fn is_at_work(&self) -> bool {
         let now = self.virtual_loop.time();
-        self.virtual_loop.next_deadline().is_some_and(|next| next <= now)
+        self.virtual_loop.next_event().is_some_and(|next| next <= now)
     }
 
     fn wait_for_threads(&self) -> Result<(), String> {

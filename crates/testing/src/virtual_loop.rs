@@ -84,7 +84,7 @@ impl VirtualLoop {
             self.event_loop.run_once(Timeout::Immediate).expect("a virtual loop runs");
             let after = self.event_loop.statistics();
             let now = self.world.now();
-            let at_work = self.event_loop.next_deadline().is_some_and(|next| next <= now);
+            let at_work = self.next_event().is_some_and(|next| next <= now);
             if !at_work && before.events == after.events {
                 return;
             }

@@ -2,6 +2,8 @@
 //! and by signals. Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod clients;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;

@@ -85,6 +85,7 @@ impl<F: Future> Future for Body<F> {
         // From here to the end of the step nothing of the program's is called while the handle exists: it
         // may not go before its result is where it looks for that.
         let detached = core.tasks.borrow_mut().end(key, status);
+        core.task_ended.set(true);
         if detached {
             match ended {
                 Err(JoinError::Panicked(payload)) => {
@@ -115,7 +116,9 @@ impl LoopHandle {
     pub(crate) fn run_task(&self, task: TaskRunnable) {
         let core = &self.core;
         let key = task.metadata().0;
+        // A step may run inside of another: of a task that is begun eagerly, by a destructor for example.
         let outer = core.current_task.replace(Some(key));
+        let outer_ended = core.task_ended.replace(false);
         if core.dressed.get() || context::is_active() {
             self.run_dressed(key, task);
         } else {
@@ -125,7 +128,9 @@ impl LoopHandle {
             }
         }
         core.current_task.set(outer);
-        self.finish_task(key);
+        if core.task_ended.replace(outer_ended) {
+            self.finish_task(key);
+        }
     }
 
     #[cold]

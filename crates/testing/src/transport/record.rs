@@ -82,6 +82,22 @@ impl Record {
         Record::default()
     }
 
+    /// One for a protocol that takes over where `connection_made` was told to another.
+    pub fn after_made() -> Record {
+        let record = Record::new();
+        record.0.made.set(true);
+        record
+    }
+
+    /// One for a protocol that takes over from those of another record: it knows what they were told.
+    pub fn after(record: &Record) -> Record {
+        let (known, next) = (&record.0, Record::new());
+        next.0.made.set(known.made.get());
+        next.0.paused.set(known.paused.get());
+        next.0.eof.set(known.eof.get());
+        next
+    }
+
     /// A protocol that does nothing but write down; it closes when the peer has ended its side.
     pub fn protocol(&self) -> Recorder {
         self.reacting(|_, _| Ok(AfterEof::Close))

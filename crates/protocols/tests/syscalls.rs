@@ -1,0 +1,138 @@
+//! The budget of system calls, counted with `strace` in a process of its own.
+#![cfg(all(target_os = "linux", not(miri)))]
+
+mod common;
+#[path = "../../loop/tests/os/mod.rs"]
+mod os;
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+
+use common::{connect, settle, strict_loop, tcp};
+use os::{Call, WAITS, begin, end, traced};
+use tulipa_protocols::{Protocol, Transport};
+use tulipa_selector::Timeout;
+
+/// Everything that a connection could possibly call.
+const ALL: &str = "epoll_pwait2,epoll_pwait,?epoll_wait,ppoll,?poll,epoll_ctl,read,write,readv,writev,\
+                   recvfrom,recvmsg,sendto,sendmsg,fcntl,ioctl,getsockopt,setsockopt,getpeername,\
+                   getsockname,clock_gettime,close,dup,dup3,eventfd2,timerfd_settime";
+
+const MESSAGES: usize = 100;
+
+struct Echo {
+    pieces: usize,
+}
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) -> io::Result<()> {
+        for piece in data.chunks(data.len().div_ceil(self.pieces)) {
+            transport.write(piece);
+        }
+        Ok(())
+    }
+}
+
+/// What is made for 100 echoed messages, the peer's own calls not counted: it uses `read` and `write`.
+fn echoes(test: &str, pieces: usize, size: usize) {
+    traced(
+        test,
+        ALL,
+        || {
+            let event_loop = strict_loop();
+            let (ours, mut peer) = tcp();
+            let connection = connect(&event_loop, ours, Echo { pieces });
+            settle(&event_loop);
+            let (message, mut back) = (vec![7; size], vec![0; size]);
+            let number = connection.with_fd(|fd| fd.as_raw_fd()).unwrap();
+            assert!(number > 0);
+            begin();
+            for _ in 0..MESSAGES {
+                peer.write_all(&message).unwrap();
+                event_loop.run_once(Timeout::Never).unwrap();
+                peer.read_exact(&mut back).unwrap();
+            }
+            end();
+        },
+        assert_budget,
+    );
+}
+
+/// One wait, one receive and one send for each message; and the peer's two.
+fn assert_budget(calls: &[Call]) {
+    let of = |names: &[&str]| os::count(calls, names);
+    let waits = of(&WAITS);
+    assert_eq!(waits, MESSAGES, "waits");
+    // std's sockets use `sendto` and `recvfrom` as well.
+    assert_eq!(of(&["recvfrom", "recvmsg", "read"]), 2 * MESSAGES, "receives");
+    assert_eq!(of(&["sendto", "sendmsg", "write"]), 2 * MESSAGES, "sends");
+    let all = calls.len();
+    assert_eq!(all, 5 * MESSAGES, "{:#?}", &calls[..calls.len().min(12)]);
+}
+
+#[test]
+fn an_echoed_message_is_one_wait_one_receive_and_one_send() {
+    echoes("an_echoed_message_is_one_wait_one_receive_and_one_send", 1, 100);
+}
+
+#[test]
+fn many_writes_of_one_callback_leave_in_one_send() {
+    echoes("many_writes_of_one_callback_leave_in_one_send", 50, 5000);
+}
+
+#[test]
+fn writes_of_a_callback_of_the_loop_leave_in_one_send() {
+    traced(
+        "writes_of_a_callback_of_the_loop_leave_in_one_send",
+        "sendto,sendmsg,epoll_ctl",
+        || {
+            let event_loop = strict_loop();
+            let (ours, _peer) = tcp();
+            let connection = connect(&event_loop, ours, Echo { pieces: 1 });
+            settle(&event_loop);
+            begin();
+            for _ in 0..MESSAGES {
+                let transport = connection.transport().clone();
+                event_loop.call_soon(move |_| {
+                    for _ in 0..20 {
+                        transport.write(b"a line\n");
+                    }
+                });
+                event_loop.run_once(Timeout::Immediate).unwrap();
+            }
+            end();
+        },
+        |calls| assert_eq!(calls.len(), MESSAGES, "{:#?}", &calls[..calls.len().min(12)]),
+    );
+}
+
+#[test]
+fn p5_connections_that_are_stuck_or_over_make_no_calls() {
+    traced(
+        "p5_connections_that_are_stuck_or_over_make_no_calls",
+        ALL,
+        || {
+            let event_loop = strict_loop();
+            let mut kept = Vec::new();
+            for state in 0..3 {
+                let (ours, peer) = tcp();
+                let connection = connect(&event_loop, ours, Echo { pieces: 1 });
+                connection.pause_reading();
+                settle(&event_loop);
+                match state {
+                    0 => common::reset(peer),
+                    1 => drop(connection.write(&vec![7; 16 << 20])),
+                    _ => {
+                        (&peer).write_all(b"unread").unwrap();
+                        kept.push(peer);
+                    }
+                }
+            }
+            settle(&event_loop);
+            begin();
+            event_loop.run_once(std::time::Duration::from_millis(200)).unwrap();
+            end();
+        },
+        |calls| assert!(calls.len() <= 2, "{calls:#?}"),
+    );
+}
