@@ -109,8 +109,11 @@ struct State {
 /// An entry of the script.
 enum Scripted {
     Ready(VirtualId, Readiness),
-    Call(Box<dyn FnOnce(&VirtualHandle)>),
+    Call(Act),
 }
+
+/// What the outside world does at some instant.
+type Act = Box<dyn FnOnce(&VirtualHandle)>;
 
 type Shuffle = Box<dyn FnMut(usize) -> usize>;
 
@@ -348,7 +351,7 @@ impl State {
     }
 
     /// Plays the script up to an instant, or to the next call in it.
-    fn next_call(&mut self, target: Instant) -> Option<Box<dyn FnOnce(&VirtualHandle)>> {
+    fn next_call(&mut self, target: Instant) -> Option<Act> {
         loop {
             let entry = self.script.first_entry().filter(|entry| entry.key().0 <= target)?;
             self.now = self.now.max(entry.key().0);

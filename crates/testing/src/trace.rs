@@ -27,7 +27,7 @@ impl Trace {
     /// Writes an event down, at the time `at` since the start.
     pub(crate) fn note(&mut self, at: Duration, event: fmt::Arguments<'_>) {
         self.events += 1;
-        let _ = write!(self.hash, "{} {event}\n", at.as_nanos());
+        let _ = writeln!(self.hash, "{} {event}", at.as_nanos());
         if let Some(lines) = self.lines.as_mut().filter(|lines| lines.len() < MOST_LINES) {
             lines.push(format!("{:>14.6} {event}", at.as_secs_f64()));
         }
