@@ -107,7 +107,7 @@ impl<'a> Table<'a> {
 impl Case<'_> {
     /// Finds how many repeats fill a round.
     fn calibrate(&mut self, per_case: Duration) {
-        let mut repeats = 64;
+        let mut repeats = 1;
         loop {
             let time = self.time(repeats);
             if time * 4 >= per_case || repeats > 1 << 40 {

@@ -5,12 +5,13 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Barrier};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 use rustix::process::{Resource, Signal, getrlimit};
 use support::clients::{assert_at_end, bytes, end, flood, reset, round_trip, sip, text};
 use support::{Directory, Ended, Example, WATCHDOG, connect, output};
@@ -285,13 +286,14 @@ fn the_proxy_does_not_read_what_nobody_takes_and_loses_nothing() {
 
 #[test]
 fn the_proxy_resets_a_client_for_whom_there_is_no_server() {
-    let nobody = {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("it is bound").to_string()
-    };
+    let (_held, nobody) = refusing();
     let (proxy, address) = Example::serve("proxy", &["--to", &nobody]);
-    let client = connect(&address);
-    (&client).read(&mut [0]).expect_err("a reset");
+    // It may be so fast that connecting fails already.
+    let read = TcpStream::connect(address.to_string()).and_then(|mut client| {
+        client.set_read_timeout(Some(WATCHDOG))?;
+        client.read(&mut [0])
+    });
+    assert_eq!(read.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
     assert!(proxy.error_line().starts_with(&format!("cannot connect to {nobody}: ")));
     end(proxy, Signal::TERM);
 }
@@ -316,6 +318,16 @@ fn the_chaos_proxy_cuts_and_delays_and_loses_nothing_unless_it_resets() {
     (&client).read_to_end(&mut rest).expect_err("a reset");
     end(wild, Signal::TERM);
     end(echo, Signal::TERM);
+}
+
+/// An address that nobody listens on, and nobody else can have as long as the socket is held.
+fn refusing() -> (OwnedFd, String) {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+    let socket = socket.expect("a socket");
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    let name = rustix::net::getsockname(&socket).expect("it is bound");
+    let address = SocketAddr::try_from(name).expect("an internet address");
+    (socket, address.to_string())
 }
 
 /// A web server for `count` requests, which answers when that many have come if they come together.
@@ -372,9 +384,8 @@ fn http_get_fetches_pages_in_every_way_and_all_but_one_at_the_same_time() {
 fn http_get_says_which_page_could_not_be_had() {
     for mode in ["sync", "thread", "selector", "protocol"] {
         let address = web_server(1, false);
-        let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let dead = format!("http://{}/", nobody.local_addr().expect("it is bound"));
-        drop(nobody);
+        let (_held, nobody) = refusing();
+        let dead = format!("http://{nobody}/");
         let good = format!("http://{address}/bytes/1");
         let ended = Example::start("http_get", &["--mode", mode, &dead, &good]).end();
         assert_eq!(ended.status.code(), Some(1), "{mode}");

@@ -201,9 +201,9 @@ impl<T> BlockingFuture<T> {
     ///
     /// # Errors
     /// [`JoinError`]; [`JoinError::Deadlock`] on the thread of the task's loop, which could not run
-    /// meanwhile.
+    /// meanwhile, unless the task has ended.
     pub fn wait(mut self) -> Result<T, JoinError> {
-        if self.is_at_home() {
+        if self.would_deadlock() {
             return Err(JoinError::Deadlock);
         }
         let job = self.job.take();
@@ -219,7 +219,7 @@ impl<T> BlockingFuture<T> {
         mut self,
         timeout: Duration,
     ) -> Result<Result<T, JoinError>, BlockingFuture<T>> {
-        if self.is_at_home() {
+        if self.would_deadlock() {
             return Ok(Err(JoinError::Deadlock));
         }
         let Some(job) = self.job.take() else { return Ok(Err(JoinError::Cancelled)) };
@@ -254,8 +254,9 @@ impl<T> BlockingFuture<T> {
         self.job.as_ref().is_none_or(JobHandle::is_done)
     }
 
-    fn is_at_home(&self) -> bool {
-        self.link.thread == thread::current().id()
+    /// Whether only this thread could end the task for which it is to wait.
+    fn would_deadlock(&self) -> bool {
+        !self.is_done() && self.link.thread == thread::current().id()
     }
 }
 

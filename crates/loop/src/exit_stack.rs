@@ -54,23 +54,30 @@ impl AsyncExitStack {
     /// and after them the cancel goes on to what is around this.
     ///
     /// # Panics
-    /// With the panic of the body or of an exit; all exits have run.
+    /// With the panic of the body, or else the first one of an exit, when all exits have run; others are
+    /// reported.
     ///
     /// # Cancel safety
     /// When it is *dropped*, by a timeout for example, nothing can await any more: body and exits are
     /// dropped. Make it a task and use [`wait_for`](crate::wait_for) where the exits matter.
     pub async fn run<T>(body: impl AsyncFnOnce(AsyncExitStack) -> T) -> T {
         let stack = AsyncExitStack::new();
-        let ended = caught(cancellable(body(stack.clone()))).await;
-        stack.aclose().await;
-        match ended {
-            Ok(Ok(value)) => value,
-            Ok(Err(Cancelled)) => {
-                cancel_again();
-                // Until a frame around this takes the request, or the task is dropped.
-                pending().await
+        let handle = stack.clone();
+        // Called inside, because a closure may do something before it gives its future.
+        let ended = caught(cancellable(async move { body(handle).await })).await;
+        let closed = caught(stack.aclose()).await;
+        if let Ok(Err(Cancelled)) = ended {
+            cancel_again();
+        }
+        match (ended, closed) {
+            (Ok(Ok(value)), Ok(())) => value,
+            // Until a frame around this takes the request, or the task is dropped.
+            (Ok(Err(Cancelled)), Ok(())) => pending().await,
+            (Ok(_), Err(payload)) | (Err(payload), Ok(())) => resume_unwind(payload),
+            (Err(first), Err(second)) => {
+                report(second);
+                resume_unwind(first)
             }
-            Err(payload) => resume_unwind(payload),
         }
     }
 
@@ -135,15 +142,30 @@ impl AsyncExitStack {
     }
 }
 
-/// A future that gives its panic, also one of what it drops.
+/// A future that gives its panic, also one of what it drops. It is dropped when it has ended.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(payload) => Poll::Ready(Err(payload)),
+    let mut future = pin!(Some(future));
+    let ended = poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let future = future.as_mut().as_pin_mut();
+            future.expect("it is there until it has ended").poll(context)
+        }));
+        match polled {
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(payload) => Poll::Ready(Err(payload)),
+        }
     })
-    .await
+    .await;
+    let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
+    match (ended, dropped) {
+        (ended, Ok(())) => ended,
+        (Ok(_), Err(payload)) => Err(payload),
+        (Err(first), Err(second)) => {
+            report(second);
+            Err(first)
+        }
+    }
 }
 
 /// Requests what was consumed here on behalf of others.

@@ -184,8 +184,9 @@ impl<E> Drop for Scope<E> {
         self.0.handle.core.wait_over(&mut self.0.wait.take());
         let children = self.0.children();
         let left = self.0.end();
-        drop(left);
+        // Before the errors, whose destructors may panic.
         children.iter().for_each(TaskRef::doom);
+        drop(left);
     }
 }
 
@@ -252,8 +253,17 @@ impl<E: 'static> TaskGroup<E> {
         let task = group.handle.spawn_at(location, None, Start::Soon, child);
         let reference = task.reference();
         let number = group.enter(reference.clone());
+        match group.phase() {
+            Phase::Open => {}
+            // The group ended while the child was being made: an instrument may do that.
+            Phase::Ending => drop(reference.cancel()),
+            Phase::Ended => reference.doom(),
+        }
         task.finish_with(move |_, result| {
             group.leave(number, Starter::take_panic(starter.as_deref(), result));
+            if let Some(starter) = starter {
+                starter.end();
+            }
         });
         GroupTask { reference, value }
     }
@@ -360,7 +370,7 @@ impl<E> Group<E> {
         let left = (std::mem::take(&mut state.errors), state.panic.take());
         let waker = state.waker.take();
         drop(state);
-        drop(waker);
+        self.handle.core.release(&self.handle, || drop(waker));
         left
     }
 

@@ -14,6 +14,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::panic::{Location, resume_unwind};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use crate::await_graph::{How, On, Plain};
 use crate::task::NO_TASK;
@@ -26,7 +27,7 @@ pub enum StartError<E> {
     /// It failed before it had started. The group does not hear of this error.
     #[error("the task failed before it had started")]
     Failed(E),
-    /// It ended without an error and without having called [`Starting::started`].
+    /// It ended without an error and before anybody called [`Starting::started`].
     #[error("the task ended without having started")]
     NotStarted,
     /// It was cancelled, by itself or with its group.
@@ -48,6 +49,9 @@ pub struct Starting<V> {
 pub(crate) struct Starter<E> {
     settled: Rc<Cell<bool>>,
     failure: RefCell<Option<Failure<E>>>,
+    /// Whether the child has ended: it may have given its [`Starting`] to somebody else.
+    ended: Cell<bool>,
+    waker: Cell<Option<Waker>>,
 }
 
 enum Failure<E> {
@@ -130,7 +134,7 @@ impl<E: 'static> TaskGroup<E> {
     {
         let (promise, ready) = self.get_loop().create_future();
         let settled = Rc::new(Cell::new(false));
-        let starter = Starter { settled: settled.clone(), failure: RefCell::default() };
+        let starter = Starter::new(settled.clone());
         let (group, starter) = (self.clone(), Rc::new(starter));
         let future = child(Starting { promise, settled });
         let task = self.spawn_child(location, future, Some(starter.clone()));
@@ -155,11 +159,15 @@ impl<V, T, E> Begun<V, T, E> {
     async fn wait(mut self) -> Result<(V, GroupTask<T>), StartError<E>> {
         let key = self.task.as_ref().map_or(NO_TASK, |task| task.key());
         let on = || On::Plain(Plain::Task(How::Start, key));
-        if let Ok(value) = poll_fn(|context| self.ready.poll_as(context, on)).await {
+        let ready = poll_fn(|context| match self.ready.poll_as(context, on) {
+            Poll::Ready(ready) => Poll::Ready(ready.ok()),
+            Poll::Pending => self.starter.poll_ended(context).map(|()| None),
+        });
+        if let Some(value) = ready.await {
             let task = self.task.take().expect("it is handed out once");
             return Ok((value, task));
         }
-        // It cannot say that it has started any more, so there is only its end to wait for.
+        // Nobody can say any more that it has started, so there is only its end to wait for.
         let ended = match &mut self.task {
             Some(task) => task.await.is_ok(),
             None => unreachable!("a child that was handed out has started"),
@@ -177,6 +185,7 @@ impl<V, T, E> Begun<V, T, E> {
 impl<V, T, E: 'static> Drop for Begun<V, T, E> {
     fn drop(&mut self) {
         let settled = self.starter.settled.replace(true);
+        drop(self.starter.waker.take());
         let Some(task) = self.task.take() else { return };
         match self.starter.take() {
             Some(Failure::Error(error)) => self.group.fail(error),
@@ -188,6 +197,27 @@ impl<V, T, E: 'static> Drop for Begun<V, T, E> {
 }
 
 impl<E> Starter<E> {
+    fn new(settled: Rc<Cell<bool>>) -> Starter<E> {
+        let (failure, ended, waker) = (RefCell::default(), Cell::default(), Cell::default());
+        Starter { settled, failure, ended, waker }
+    }
+
+    /// The child has ended.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_ended(&self, context: &Context<'_>) -> Poll<()> {
+        if self.ended.get() {
+            return Poll::Ready(());
+        }
+        drop(self.waker.replace(Some(context.waker().clone())));
+        Poll::Pending
+    }
+
     /// Keeps an error for the starter; gives it back if that is not for it.
     pub(crate) fn take_error(starter: Option<&Starter<E>>, error: E) -> Option<E> {
         let Some(starter) = starter.filter(|starter| !starter.settled.get()) else {

@@ -37,7 +37,8 @@ pub trait Instrument {
         let _ = task;
     }
 
-    /// A task has ended; nobody who waits for it has been told yet. Stands for `_unregister_task`.
+    /// A task has ended; nobody who waits for it has been told yet. A panic that nobody takes was reported.
+    /// Stands for `_unregister_task`.
     fn task_ended(&self, task: &TaskRef, status: TaskStatus) {
         let _ = (task, status);
     }

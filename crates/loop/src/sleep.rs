@@ -63,7 +63,11 @@ impl LoopHandle {
 
     /// [`sleep_until`] on this loop, running or not.
     pub fn sleep_until(&self, when: Instant) -> Sleep {
-        Sleep { deadline: Deadline::new(self, when, Purpose::Sleep), state: State::Fresh }
+        self.sleep_as(when, Purpose::Sleep)
+    }
+
+    pub(crate) fn sleep_as(&self, when: Instant, purpose: Purpose) -> Sleep {
+        Sleep { deadline: Deadline::new(self, when, purpose), state: State::Fresh }
     }
 }
 

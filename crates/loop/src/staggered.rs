@@ -4,14 +4,14 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{Location, resume_unwind};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::await_graph::{How, Purpose};
 use crate::gather::{CancelOnDrop, Waiting};
-use crate::sleep::Deadline;
 use crate::task::Start;
-use crate::{JoinError, LoopHandle};
+use crate::{JoinError, LoopHandle, Sleep};
 
 /// How a [`staggered_race`] was won.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,8 @@ pub struct Winner<T, E> {
 /// ```
 ///
 /// The iterator is asked for an attempt when that is to begin, and for no more than are begun. Without a
-/// `delay` an attempt begins only when the one before it has failed. Each attempt is a task; one that is
+/// `delay` an attempt begins only when the one before it has failed; with one of zero there is a new one in
+/// each turn. Each attempt is a task; one that is
 /// cancelled by others has failed, without an error.
 ///
 /// # Order
@@ -130,7 +131,7 @@ impl<T: 'static, E: 'static> Race<T, E> {
     }
 
     /// Begins an attempt, and gives the time at which the next one is due.
-    fn begin<F>(&mut self, attempt: Option<F>, delay: Option<Duration>) -> Option<Deadline>
+    fn begin<F>(&mut self, attempt: Option<F>, delay: Option<Duration>) -> Option<Sleep>
     where
         F: Future<Output = Result<T, E>> + 'static,
     {
@@ -139,20 +140,19 @@ impl<T: 'static, E: 'static> Race<T, E> {
         self.tasks.0.push(Some(task));
         self.errors.push(None);
         self.running += 1;
-        delay.map(|delay| {
-            Deadline::new(&self.handle, self.handle.deadline_after(delay), Purpose::Race)
-        })
+        // A sleep is suspended once, so that also without a delay each attempt has its turn.
+        delay.map(|delay| self.handle.sleep_as(self.handle.deadline_after(delay), Purpose::Race))
     }
 
     fn is_open(&self) -> bool {
         self.winner.is_none() && self.panic.is_none()
     }
 
-    fn poll_event(&mut self, context: &mut Context<'_>, due: Option<&mut Deadline>) -> Poll<Event> {
+    fn poll_event(&mut self, context: &mut Context<'_>, due: Option<&mut Sleep>) -> Poll<Event> {
         if let Poll::Ready(index) = self.waiting.poll_next(context) {
             return Poll::Ready(Event::Ended(index));
         }
-        due.map_or(Poll::Pending, |due| due.poll(context).map(|()| Event::NextIsDue))
+        due.map_or(Poll::Pending, |due| Pin::new(due).poll(context).map(|()| Event::NextIsDue))
     }
 
     /// Notes how an attempt has ended; whether it has failed.

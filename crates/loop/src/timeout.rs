@@ -100,6 +100,8 @@ struct State {
     phase: Cell<Phase>,
     /// `None` never ends.
     deadline: RefCell<Option<Deadline>>,
+    /// Whether it was moved, for `poll_deadline`.
+    moved: Cell<bool>,
     /// Who has to poll again when the deadline is moved.
     waker: Cell<Option<Waker>>,
 }
@@ -123,8 +125,11 @@ pin_project! {
     }
 }
 
-/// Ends the timeout with the future that it runs.
-struct Running(Rc<State>);
+/// Ends the timeout with the future that it runs, if that has begun.
+struct Running {
+    state: Rc<State>,
+    begun: bool,
+}
 
 impl Timeout {
     /// The time is over after `delay`, counted from now.
@@ -160,18 +165,18 @@ impl Timeout {
     fn new(handle: LoopHandle, when: Option<Instant>) -> Timeout {
         let deadline =
             RefCell::new(when.map(|when| Deadline::new(&handle, when, Purpose::Timeout)));
-        let state =
-            State { handle, phase: Cell::new(Phase::New), deadline, waker: Cell::default() };
-        Timeout { state: Rc::new(state) }
+        let (phase, moved, waker) = (Cell::new(Phase::New), Cell::default(), Cell::default());
+        Timeout { state: Rc::new(State { handle, phase, deadline, moved, waker }) }
     }
 
     /// Runs a future under this deadline: see [`timeout`].
     ///
     /// # Panics
-    /// At the first poll, if it runs a second future.
+    /// At the first poll, if a future has begun to run before. One that was dropped before its first
+    /// poll does not count.
     pub fn run<F: IntoFuture>(&self, future: F) -> TimeoutFuture<F::IntoFuture> {
         let future = Some(future.into_future());
-        TimeoutFuture { running: Running(self.state.clone()), future }
+        TimeoutFuture { running: Running { state: self.state.clone(), begun: false }, future }
     }
 
     /// When the time is over; `None` is never.
@@ -184,12 +189,13 @@ impl Timeout {
     /// # Errors
     /// If the future has ended, or its time is over.
     pub fn reschedule(&self, when: Option<Instant>) -> Result<(), TimeoutEnded> {
-        let State { handle, phase, deadline, waker } = &*self.state;
+        let State { handle, phase, deadline, moved, waker } = &*self.state;
         if matches!(phase.get(), Phase::Expired | Phase::Finished) {
             return Err(TimeoutEnded);
         }
         let new = when.map(|when| Deadline::new(handle, when, Purpose::Timeout));
         let old = deadline.replace(new);
+        moved.set(true);
         drop(old);
         if let Some(waker) = waker.take() {
             handle.core.release(handle, || waker.wake());
@@ -206,15 +212,17 @@ impl Timeout {
 impl State {
     /// Whether the time is over. The waker is kept for a deadline that is moved.
     fn poll_deadline(&self, context: &Context<'_>) -> Poll<()> {
-        // Out of its cell, because a deadline clones and drops wakers, which are the program's.
-        let Some(mut deadline) = self.deadline.take() else {
-            self.keep_waker(context);
-            return Poll::Pending;
-        };
-        let polled = deadline.poll(context);
-        let other = self.deadline.replace(Some(deadline));
-        debug_assert!(other.is_none(), "nobody reschedules a timeout from inside a waker");
         self.keep_waker(context);
+        // Out of its cell, because a deadline clones and drops wakers, which are the program's.
+        let Some(mut deadline) = self.deadline.take() else { return Poll::Pending };
+        self.moved.set(false);
+        let polled = deadline.poll(context);
+        if self.moved.get() {
+            // By a waker. Whoever polls this was woken by that.
+            drop(deadline);
+            return Poll::Pending;
+        }
+        self.deadline.replace(Some(deadline));
         polled
     }
 
@@ -227,7 +235,7 @@ impl State {
     }
 
     fn end(&self, phase: Phase) {
-        if matches!(self.phase.get(), Phase::New | Phase::Active) {
+        if self.phase.get() == Phase::Active {
             self.phase.set(phase);
         }
         drop(self.waker.take());
@@ -239,12 +247,12 @@ impl<F: Future> Future for TimeoutFuture<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let state = &this.running.0;
+        if !this.running.begun {
+            this.running.begin();
+        }
+        let state = &this.running.state;
         let future = this.future.as_mut().as_pin_mut();
         let future = future.expect("a timeout was polled after it had ended");
-        if state.phase.get() == Phase::New {
-            state.phase.set(Phase::Active);
-        }
         let (phase, output) = match future.poll(context) {
             Poll::Ready(value) => (Phase::Finished, Ok(value)),
             Poll::Pending if state.poll_deadline(context).is_ready() => {
@@ -258,9 +266,20 @@ impl<F: Future> Future for TimeoutFuture<F> {
     }
 }
 
+impl Running {
+    fn begin(&mut self) {
+        let phase = self.state.phase.get();
+        assert_eq!(phase, Phase::New, "a timeout runs one future");
+        self.state.phase.set(Phase::Active);
+        self.begun = true;
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.end(Phase::Finished);
+        if self.begun {
+            self.state.end(Phase::Finished);
+        }
     }
 }
 
@@ -329,7 +348,7 @@ impl fmt::Debug for Timeout {
 
 impl<F> fmt::Debug for TimeoutFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = Timeout { state: self.running.0.clone() };
+        let state = Timeout { state: self.running.state.clone() };
         f.debug_tuple("TimeoutFuture").field(&state).finish()
     }
 }

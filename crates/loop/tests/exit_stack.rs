@@ -5,6 +5,8 @@ mod common;
 
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::{Log, OnDrop, never, reporting_loop};
@@ -179,4 +181,41 @@ fn exits_run_when_a_destructor_of_the_cancelled_body_panics() {
     };
     assert_eq!(payload.downcast_ref(), Some(&"destructor"));
     assert!(reports.take().is_empty());
+}
+
+#[test]
+fn exits_run_although_one_of_them_panics_twice_and_a_body_before_it_is_a_future() {
+    /// An exit written by hand, which panics when it is polled and when it is dropped.
+    struct Twice;
+    impl Future for Twice {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            resume_unwind(Box::new("poll"))
+        }
+    }
+    impl Drop for Twice {
+        fn drop(&mut self) {
+            resume_unwind(Box::new("drop"));
+        }
+    }
+    let (virtual_loop, reports) = reporting_loop();
+    let log = Log::default();
+    let inner = log.clone();
+    let mut task = virtual_loop.spawn(AsyncExitStack::run(move |stack: AsyncExitStack| {
+        stack.push(exit(inner.clone(), "exit"));
+        stack.push(Twice);
+        if stack.len() == 2 {
+            resume_unwind(Box::new("body"));
+        }
+        pending::<()>()
+    }));
+    virtual_loop.advance(SECOND);
+    assert_eq!(log.take(), ["exit"]);
+    let Some(Err(JoinError::Panicked(payload))) = task.try_result() else {
+        panic!("it ends with a panic");
+    };
+    assert_eq!(payload.downcast_ref(), Some(&"body"));
+    let reports = reports.take();
+    let heard = ["drop", "poll"].map(|panic| reports.iter().any(|report| report.contains(panic)));
+    assert_eq!((heard, reports.len()), ([true; 2], 2), "{reports:?}");
 }

@@ -3,8 +3,10 @@
 #[path = "task_common/mod.rs"]
 mod common;
 
+use std::cell::RefCell;
 use std::future::{pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::time::Duration;
 
 use common::{Log, never, reporting_loop};
@@ -249,4 +251,42 @@ fn the_children_that_start_are_dropped_with_a_dropped_group() {
     assert_eq!(log.take(), ["child dropped"]);
     assert!(virtual_loop.all_tasks().is_empty());
     assert!(reports.take().is_empty());
+}
+
+#[test]
+fn a_starter_hears_of_the_end_of_a_child_that_gave_its_word_to_somebody_else() {
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let (result, took) = run(task_group(async |group: TaskGroup<&str>| {
+        let give = |result: Result<(), &'static str>| {
+            let kept = kept.clone();
+            async move |starting: Starting<()>| {
+                kept.borrow_mut().push(starting);
+                sleep(SECOND).await;
+                result
+            }
+        };
+        let failed = group.start(give(Err("failed"))).await;
+        assert!(matches!(failed, Err(StartError::Failed("failed"))));
+        let ended = group.start(give(Ok(()))).await;
+        assert!(matches!(ended, Err(StartError::NotStarted)));
+        let too_late = kept.borrow_mut().pop().unwrap().started(());
+        assert_eq!(too_late, Err(()));
+
+        // And one whose helper says it in time.
+        let helper = {
+            let kept = kept.clone();
+            spawn(async move {
+                yield_now().await;
+                yield_now().await;
+                let starting = kept.borrow_mut().pop().unwrap();
+                starting.started(()).unwrap();
+            })
+        };
+        let (_, task) = group.start(give(Ok(()))).await.unwrap();
+        helper.await.unwrap();
+        task.await.unwrap();
+        Ok(())
+    }));
+    result.unwrap();
+    assert_eq!(took, 3 * SECOND);
 }

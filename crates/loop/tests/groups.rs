@@ -9,13 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Log, never, reporting_loop};
+use common::{Log, OnDrop, never, reporting_loop};
 use futures_lite::StreamExt;
 use proptest::prelude::*;
 use tulipa_loop::{
-    Cancelled, Elapsed, GroupClosed, GroupError, JoinError, LoopHandle, ReturnWhen, Task,
-    as_completed, cancellable, gather, sleep, spawn, task_group, timeout, try_gather, wait,
-    yield_now,
+    Cancelled, Elapsed, GroupClosed, GroupError, Instrument, JoinError, LoopHandle, ReturnWhen,
+    Task, TaskGroup, TaskRef, as_completed, cancellable, gather, sleep, spawn, task_group, timeout,
+    try_gather, wait, yield_now,
 };
 use tulipa_testing::VirtualLoop;
 
@@ -186,6 +186,54 @@ fn the_children_of_a_dropped_group_are_dropped_in_the_same_turn() {
     assert_eq!(log.take(), ["parent goes on", "one", "two"]);
     assert!(parent.is_done());
     assert_eq!(virtual_loop.statistics().tasks, 0);
+}
+
+#[test]
+fn a_group_that_ends_while_a_child_is_being_spawned_does_not_wait_for_it() {
+    struct Canceller(RefCell<Option<TaskGroup<()>>>);
+    impl Instrument for Canceller {
+        fn task_spawned(&self, _task: &TaskRef) {
+            if let Some(group) = self.0.take() {
+                group.cancel();
+            }
+        }
+    }
+    let virtual_loop = VirtualLoop::new();
+    let canceller = Rc::new(Canceller(RefCell::default()));
+    virtual_loop.set_instrument(Some(canceller.clone()));
+    let result = virtual_loop.run_until_complete(task_group(async |group: TaskGroup<()>| {
+        *canceller.0.borrow_mut() = Some(group.clone());
+        drop(group.spawn(pending::<Result<(), ()>>()).unwrap());
+        Ok(())
+    }));
+    // The body had its value when the group was looked at.
+    assert!(matches!(result, Ok(Ok(()) | Err(GroupError::Cancelled))), "{result:?}");
+}
+
+#[test]
+fn the_children_of_a_dropped_group_are_dropped_although_an_error_panics_when_it_is_dropped() {
+    let (virtual_loop, reports) = reporting_loop();
+    let log = Log::default();
+    let parent = virtual_loop.spawn({
+        let log = log.clone();
+        async move {
+            let group = task_group(async |group| {
+                let polite = polite(log.clone(), "cleaned up");
+                drop(group.spawn(async move { polite.await.map_err(|_| unreachable!()) }));
+                drop(group.spawn(async { Err::<(), _>(OnDrop(|| panic!("an error is gone"))) }));
+                pending::<Result<(), _>>().await
+            });
+            drop(group.await);
+        }
+    });
+    virtual_loop.run_once(Duration::ZERO).unwrap();
+    virtual_loop.run_once(Duration::ZERO).unwrap();
+    parent.cancel();
+    virtual_loop.run_until_idle();
+    assert!(virtual_loop.all_tasks().is_empty(), "{:?}", virtual_loop.all_tasks());
+    assert!(log.take().is_empty(), "it was dropped and did not clean up");
+    drop(parent);
+    assert_eq!(reports.take().len(), 1);
 }
 
 #[test]

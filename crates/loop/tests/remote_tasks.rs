@@ -84,6 +84,15 @@ fn blocking_on_a_task_of_ones_own_loop_is_an_error() {
 }
 
 #[test]
+fn the_result_of_a_task_that_has_ended_is_there_on_its_own_thread_too() {
+    let virtual_loop = VirtualLoop::new();
+    let [one, two] = [1, 2].map(|n| virtual_loop.remote().spawn(move || async move { n }).unwrap());
+    virtual_loop.run_until_idle();
+    assert_eq!(one.wait().unwrap(), 1);
+    assert_eq!(two.wait_timeout(Duration::ZERO).unwrap().unwrap(), 2);
+}
+
+#[test]
 fn a_task_cancelled_before_it_is_started_never_is() {
     let virtual_loop = VirtualLoop::new();
     let future = virtual_loop.remote().spawn(|| async { unreachable!("it is cancelled") }).unwrap();

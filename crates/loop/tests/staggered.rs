@@ -203,3 +203,23 @@ fn an_attempt_that_is_ready_at_once_wins_in_a_turn_or_two() {
     assert_eq!(virtual_loop.run_until_complete(race).unwrap().unwrap().value, 1);
     assert_eq!(virtual_loop.elapsed(), Duration::ZERO);
 }
+
+#[test]
+fn without_any_time_between_them_attempts_begin_turn_by_turn() {
+    let begun = Rc::new(Cell::new(0));
+    let attempts = std::iter::from_fn({
+        let begun = begun.clone();
+        move || {
+            begun.set(begun.get() + 1);
+            assert!(begun.get() < 100, "the attempts that have begun have no turn");
+            Some(async {
+                yield_now().await;
+                Ok::<_, ()>(())
+            })
+        }
+    });
+    let race = staggered_race(attempts, Some(Duration::ZERO));
+    let winner = VirtualLoop::new().run_until_complete(race).unwrap().unwrap();
+    assert_eq!(winner.index, 0);
+    assert!(begun.get() <= 4, "{} attempts were begun", begun.get());
+}

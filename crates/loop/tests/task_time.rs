@@ -4,12 +4,15 @@
 mod common;
 
 use std::future::{pending, ready};
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use common::{Log, never};
 use tulipa_loop::{
-    Elapsed, JoinError, LoopHandle, MissedTicks, Timeout, TimeoutEnded, cancellable, interval,
-    interval_at, sleep, sleep_until, spawn, timeout, timeout_at, wait_for, yield_now,
+    Elapsed, JoinError, LoopBound, LoopHandle, MissedTicks, Timeout, TimeoutEnded, cancellable,
+    interval, interval_at, sleep, sleep_until, spawn, timeout, timeout_at, wait_for, yield_now,
 };
 use tulipa_testing::VirtualLoop;
 
@@ -162,6 +165,60 @@ fn a_timeout_can_be_moved_in_both_directions_and_switched_off() {
         assert_eq!(limit.reschedule(None), Err(TimeoutEnded));
     });
     assert_eq!(took, 22 * SECOND);
+}
+
+#[test]
+fn a_timeout_runs_one_future() {
+    time(|| async {
+        let limit = Timeout::after(SECOND);
+        drop(limit.run(pending::<()>()));
+        assert_eq!(limit.run(ready(1)).await, Ok(1), "one that never began does not count");
+        let second = spawn(async move { limit.run(ready(2)).await });
+        assert!(matches!(second.await, Err(JoinError::Panicked(_))));
+
+        // Two of which one has begun: the other one's end is not the timeout's.
+        let limit = Timeout::after(SECOND);
+        let other = limit.run(pending::<()>());
+        let running = spawn(limit.run(pending::<()>()));
+        yield_now().await;
+        drop(other);
+        assert_eq!(limit.reschedule(Some(LoopHandle::current().time() + 3 * SECOND)), Ok(()));
+        assert_eq!(running.await.unwrap(), Err(Elapsed));
+    });
+}
+
+/// A waker that moves a timeout when the last clone of it is dropped.
+struct Mover(LoopBound<(Timeout, Option<Instant>)>);
+
+impl Wake for Mover {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Mover {
+    fn drop(&mut self) {
+        let (timeout, at) = &*self.0;
+        timeout.reschedule(*at).unwrap();
+    }
+}
+
+#[test]
+fn a_waker_may_move_the_timeout_that_drops_it() {
+    for moved_to in [None, Some(3 * SECOND)] {
+        time(|| async {
+            let handle = LoopHandle::current();
+            let limit = Timeout::after(SECOND);
+            let mut running = pin!(limit.run(pending::<()>()));
+            let at = moved_to.map(|after| handle.time() + after);
+            let waker = Waker::from(Arc::new(Mover(LoopBound::new((limit.clone(), at)))));
+            assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            let mut other = Context::from_waker(Waker::noop());
+            assert!(running.as_mut().poll(&mut other).is_pending());
+            assert_eq!(limit.when(), at);
+            assert_eq!(timeout(10 * SECOND, running).await.ok(), at.map(|_| Err(Elapsed)));
+            assert!(at.is_none_or(|at| handle.time() == at));
+        });
+    }
 }
 
 #[test]

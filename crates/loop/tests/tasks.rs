@@ -180,7 +180,7 @@ fn a_task_that_joins_itself_gets_an_error() {
         let reference = task.reference();
         *own.borrow_mut() = Some(task);
         virtual_loop.run_until_idle();
-        assert_eq!(log.take(), ["a task cannot wait for itself", "goes on"]);
+        assert_eq!(log.take(), ["the wait would never end", "goes on"]);
         assert!(reference.is_done());
         assert!(reports.take().is_empty());
     }
@@ -567,4 +567,23 @@ fn an_eager_task_takes_its_first_step_inside_spawn() {
     assert_eq!(parent.status(), TaskStatus::Finished);
     assert_eq!(log.take(), ["first step", "spawned", "second step", "done"]);
     assert_eq!(reports.take().len(), 1);
+}
+
+#[test]
+fn a_value_whose_destructor_begins_a_task_eagerly_does_not_hide_the_end_of_its_task() {
+    struct Eager;
+    impl Drop for Eager {
+        fn drop(&mut self) {
+            tulipa_loop::spawn_eager(async {}).detach();
+        }
+    }
+    let (virtual_loop, _log) = reporting_loop();
+    let ended = Rc::new(Cell::new(false));
+    let task = virtual_loop.spawn(async { Eager });
+    let noted = ended.clone();
+    task.reference().add_done_callback(move |_, _| noted.set(true));
+    drop(task);
+    virtual_loop.run_until_idle();
+    assert!(ended.get(), "its done callbacks have run");
+    assert_eq!(virtual_loop.statistics().tasks, 0);
 }

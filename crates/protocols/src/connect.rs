@@ -232,8 +232,20 @@ async fn attempt(
     options.set(socket.as_fd(), peer)?;
     let address = peer.to_socket()?;
     connect(handle, &socket, &address).await?;
+    refuse_oneself(&socket, peer)?;
     tracing::debug!(target: "tulipa::net", %peer, "connected");
     Ok(Slot::Socket(SocketLink::new(socket.into())))
+}
+
+/// Where nobody listens on a port of this machine the operating system may pick that very port for our end, and TCP
+/// then connects it to itself. Whoever tries again and again until a server is there meets this some day.
+fn refuse_oneself(socket: &Socket, peer: &Address) -> io::Result<()> {
+    let Some(peer) = peer.inet() else { return Ok(()) };
+    if socket.local_addr()?.as_socket() != Some(peer) {
+        return Ok(());
+    }
+    let error = "nobody listens there, and it was connected to itself";
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, error))
 }
 
 /// Waits until the protocol of a new connection was told of it. Nobody else has the connection yet, so it

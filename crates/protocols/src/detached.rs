@@ -287,6 +287,8 @@ impl Detached {
 
     /// Time goes by, for [`Transport::set_timeout`].
     pub fn advance(&mut self, duration: Duration) {
+        // A timeout that was set just now begins before.
+        self.run();
         self.bench.now.set(self.bench.now.get() + duration);
         self.transport.state.attend();
         self.run();

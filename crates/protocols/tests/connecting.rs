@@ -83,6 +83,18 @@ fn b78_a_refused_connection_is_an_error_with_the_address() {
 }
 
 #[test]
+fn a_socket_is_not_connected_to_itself() {
+    let rig = Rig::new();
+    rig.run(async {
+        // The operating system picks such a port once in ten thousands of times. No other test uses this address.
+        let free = std::net::TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap();
+        let error = Connect::to(free).local_addr(free).open(|| Echo).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert!(error.to_string().contains("itself"), "{error}");
+    });
+}
+
+#[test]
 fn b78_a_blackhole_ends_with_the_timeout() {
     let rig = Rig::new();
     let hole = Blackhole::new();

@@ -1,5 +1,5 @@
 //! Where the known bugs of other transports are tested, by their number in the catalogue that the test
-//! names use, and those that are tested nowhere else.
+//! names use, and those that are tested nowhere else. What these tests found here is in `transport`.
 //!
 //! | bugs | where |
 //! |---|---|
@@ -17,8 +17,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use common::{
-    Strict, assert_sleeps, connect, descriptors, drain, pattern, reset, settle, shrink,
-    strict_loop, tcp, unix, until,
+    Strict, assert_sleeps, connect, drain, pattern, reset, settle, shrink, strict_loop, tcp, unix,
+    until,
 };
 use tulipa_protocols::{AfterEof, Connection, Detached, Flow, Transport, WriteBufferLimits};
 use tulipa_testing::{Call, Moment, Record, Recorder, ToyRecords};
@@ -43,9 +43,10 @@ fn stuck(
 #[test]
 fn b63_connection_lost_comes_once_when_resume_writing_closes() {
     let record = Record::new();
-    let (event_loop, connection, theirs) = stuck(&record, |moment, transport| match moment {
-        Moment::Resume => transport.close(),
-        _ => {}
+    let (event_loop, connection, theirs) = stuck(&record, |moment, transport| {
+        if matches!(moment, Moment::Resume) {
+            transport.close();
+        }
     });
     connection.write(&pattern(4 << 20));
     until(&event_loop, "a pause", || record.is_paused());
@@ -463,92 +464,6 @@ fn b87_a_buffer_that_was_handed_out_is_not_overwritten_by_another_read() {
 }
 
 #[test]
-fn p5_idle_connections_in_every_fault_state_do_not_spin() {
-    let event_loop = strict_loop();
-    let keep = |_: Moment<'_>, _: &Transport| Ok(AfterEof::KeepOpen);
-    let records: Vec<_> = (0..5).map(|_| Record::new()).collect();
-    let mut kept = Vec::new();
-    let mut peers = Vec::new();
-    for (n, record) in records.iter().enumerate() {
-        let (ours, mut theirs) = tcp();
-        let connection = connect(&event_loop, ours, record.reacting(keep));
-        theirs.set_nonblocking(true).unwrap();
-        match n {
-            0 => {
-                connection.pause_reading();
-                settle(&event_loop);
-                reset(theirs);
-            }
-            1 => {
-                theirs.shutdown(std::net::Shutdown::Write).unwrap();
-                peers.push(theirs);
-            }
-            2 => {
-                connection.write(&pattern(16 << 20));
-                peers.push(theirs);
-            }
-            3 => {
-                connection.pause_reading();
-                settle(&event_loop);
-                common::fill(&mut theirs, &pattern(1 << 20));
-                peers.push(theirs);
-            }
-            _ => {
-                connection.write(&pattern(16 << 20));
-                connection.close();
-                peers.push(theirs);
-            }
-        }
-        kept.push(connection);
-    }
-    assert_sleeps(&event_loop);
-    assert!(records.iter().all(|record| !record.is_lost()));
-}
-
-#[test]
-fn p10_connections_leave_no_descriptor_and_no_thread_behind() {
-    const CHILD: &str = "TULIPA_PROTOCOLS_ALONE";
-    if std::env::var_os(CHILD).is_none() {
-        // Where no other test opens anything.
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "p10_connections_leave_no_descriptor_and_no_thread_behind"]);
-        let output = child.env(CHILD, "1").output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        return;
-    }
-    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    let before = (descriptors(), threads());
-    for round in 0..8 {
-        let event_loop = strict_loop();
-        let (ours, theirs) = tcp();
-        let mut theirs = Some(theirs);
-        let record = Record::new();
-        let connection = connect(&event_loop, ours, record.reacting(|_, _| Ok(AfterEof::KeepOpen)));
-        // Transports that outlive the loop keep no socket.
-        let transport = connection.transport().clone();
-        match round {
-            0 => connection.close(),
-            1 => connection.abort(),
-            2 => connection.reset(),
-            3 => theirs.take().into_iter().for_each(reset),
-            4 => drop(theirs.take()),
-            5 => connection.upgrade(ToyRecords::client(), &[]).unwrap(),
-            6 => {}
-            _ => {
-                connection.write(&pattern(16 << 20));
-            }
-        }
-        drop(connection);
-        settle(&event_loop);
-        drop(event_loop);
-        drop(theirs);
-        record.assert_over();
-        assert!(transport.with_fd(|_| ()).is_err());
-        assert_eq!((descriptors(), threads()), before, "round {round}");
-    }
-}
-
-#[test]
 fn b74_the_peers_end_is_told_also_when_our_side_was_ended_before() {
     let event_loop = strict_loop();
     let (ours, theirs) = tcp();
@@ -634,4 +549,22 @@ fn b70_writing_is_resumed_at_the_low_limit_also_when_a_filter_holds_the_bytes() 
     assert_eq!(record.calls(), [Call::Made, Call::Pause]);
     connection.set_room(Some(60_000));
     assert_eq!(record.calls(), [Call::Made, Call::Pause, Call::Resume]);
+}
+
+#[test]
+fn b74_closing_in_a_callback_while_more_input_comes_and_output_waits_does_not_spin() {
+    let record = Record::new();
+    let (event_loop, connection, theirs) = stuck(&record, |moment, transport| {
+        if matches!(moment, Moment::Data(_)) {
+            transport.close();
+        }
+    });
+    connection.write(&pattern(4 << 20));
+    settle(&event_loop);
+    (&theirs).write_all(b"close").unwrap();
+    settle(&event_loop);
+    // It closes, its output waits for a peer that does not read, and this is not wanted any more.
+    (&theirs).write_all(b"more").unwrap();
+    assert_sleeps(&event_loop);
+    assert!(!record.is_lost());
 }

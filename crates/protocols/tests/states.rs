@@ -342,11 +342,7 @@ fn addresses_and_extra_info_in_every_state() {
     for state in STATES {
         let subject = Subject::new(state);
         let transport = subject.transport();
-        assert_eq!(
-            transport.peer_addr().map(|address| address.to_string()).is_some(),
-            true,
-            "{state:?}"
-        );
+        assert!(transport.peer_addr().is_some(), "{state:?}");
         assert!(transport.get_extra_info("peername").is_some(), "{state:?}");
         assert!(transport.get_extra_info("no such thing").is_none(), "{state:?}");
         let kind = transport.with_fd(|_| ()).map_err(|error| error.kind());

@@ -54,7 +54,7 @@ fn echoes(test: &str, pieces: usize, size: usize) {
             }
             end();
         },
-        |calls| assert_budget(calls),
+        assert_budget,
     );
 }
 

@@ -7,7 +7,7 @@ mod net;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
 use net::{Directory, Echo, PATIENCE, Rig, assert_served, eventually};
@@ -85,7 +85,7 @@ fn b86_a_server_with_a_full_queue_is_alive() {
         let path = directory.file("socket");
         let listener = UnixListener::bind(&path).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
-        let _waiting = UnixStream::connect(&path).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let error = create_unix_server(&path, || Echo).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(is_socket(&path));

@@ -25,14 +25,22 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg(unix)]
 
+mod duplex;
 mod error;
+mod futures_io;
+mod joined;
+mod lines;
 mod open;
+mod poll_write;
 mod protocol;
 mod reader;
 mod shared;
 mod writer;
 
+pub use duplex::{Streams, duplex, open_link};
 pub use error::{IncompleteRead, LimitOverrun, ReadError};
+pub use joined::Joined;
+pub use lines::{Line, Lines};
 pub use open::{
     DEFAULT_LIMIT, HandlerResult, open_connection, open_connection_with, open_unix_connection,
     start_server, start_server_with, start_unix_server,

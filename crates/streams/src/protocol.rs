@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use tulipa_loop::LoopHandle;
-use tulipa_protocols::{AfterEof, Protocol, Transport};
+use tulipa_protocols::{AfterEof, Link, Protocol, Transport, attach};
 
 use crate::shared::{End, Halves, Shared};
 use crate::{DEFAULT_LIMIT, StreamReader, StreamWriter};
@@ -65,6 +65,20 @@ impl StreamProtocol {
         let protocol = StreamProtocol { shared, limit, made: None };
         transport.set_protocol(protocol, leftover);
         streams
+    }
+
+    /// Streams over a link.
+    #[track_caller]
+    pub(crate) fn attach(
+        handle: &LoopHandle,
+        link: impl Link + 'static,
+        limit: usize,
+    ) -> io::Result<(StreamReader, StreamWriter)> {
+        assert!(limit > 0, "the limit of a stream must be above 0");
+        let shared = Shared::new(handle);
+        let protocol = StreamProtocol { shared: shared.clone(), limit, made: None };
+        let connection = attach(handle, link, protocol)?;
+        Ok(streams(connection.transport(), &shared, limit))
     }
 
     /// Streams for a connection whose protocol this is.

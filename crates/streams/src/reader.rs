@@ -11,12 +11,16 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tulipa_protocols::{Protocol, Transport};
 
 use crate::shared::{CHUNK, Halves, Shared};
 use crate::{IncompleteRead, LimitOverrun, ReadError, StreamWriter};
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;
 
 /// The reading half of a connection. Stands for `asyncio.StreamReader`.
 ///
@@ -36,8 +40,10 @@ pub struct StreamReader {
     limit: usize,
     /// How much at the front of the buffer was lent and is taken off by the next call.
     lent: usize,
-    /// How much after that was searched without finding a separator.
+    /// How much after that was searched without finding what is `sought`.
     searched: usize,
+    /// What that was: the separators, each behind its length; nothing for the end of a line.
+    sought: Vec<u8>,
     ended: bool,
 }
 
@@ -64,6 +70,8 @@ impl Buffer {
             self.bytes = shared.pool.take();
         }
         if self.bytes.len() - self.end < count && self.start > 0 {
+            #[cfg(test)]
+            tests::moved(self.len());
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
@@ -89,7 +97,8 @@ impl Buffer {
 impl StreamReader {
     pub(crate) fn new(halves: Rc<Halves>, shared: Rc<Shared>, limit: usize) -> StreamReader {
         let buffer = Buffer::default();
-        StreamReader { halves, shared, buffer, limit, lent: 0, searched: 0, ended: false }
+        let sought = Vec::new();
+        StreamReader { halves, shared, buffer, limit, lent: 0, searched: 0, sought, ended: false }
     }
 
     /// How many bytes the separator methods look through at most.
@@ -169,14 +178,15 @@ impl StreamReader {
         self.poll_more(context, CHUNK).map_ok(|_| ())
     }
 
-    /// Takes bytes off the front of what [`fill`](Self::fill) lent.
+    /// Takes bytes off the front of what [`fill`](Self::fill) lent, or of what is
+    /// [buffered](Self::buffered).
     ///
     /// # Panics
     /// If those are not so many.
     #[track_caller]
     pub fn consume(&mut self, count: usize) {
+        self.take_lent();
         assert!(count <= self.buffer.len(), "only what was lent can be consumed");
-        self.lent = 0;
         self.searched = self.searched.saturating_sub(count);
         self.buffer.consume(count, &self.shared);
     }
@@ -244,6 +254,10 @@ impl StreamReader {
             let error = "a separator must have at least one byte";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
         }
+        if self.searched > 0 && !spelled(separators).eq(self.sought.iter().copied()) {
+            // That was for something else, and was given up.
+            self.searched = 0;
+        }
         loop {
             // The separator may have begun in what was searched before.
             let from = self.searched.saturating_sub(longest - 1);
@@ -252,6 +266,10 @@ impl StreamReader {
                     return Err(LimitOverrun { consumed: start, limit: self.limit }.into());
                 }
                 return Ok(self.lend(end));
+            }
+            if self.searched == 0 {
+                self.sought.clear();
+                self.sought.extend(spelled(separators));
             }
             self.searched = self.buffer.len();
             let sure = self.buffer.len().saturating_sub(longest - 1);
@@ -276,7 +294,21 @@ impl StreamReader {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn read_line(&mut self) -> Result<&[u8], ReadError> {
-        match self.find_line().await {
+        let found = poll_fn(|context| self.poll_line(context)).await;
+        self.lend_line(found)
+    }
+
+    /// The same as a poll function.
+    pub(crate) fn poll_read_line(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<&[u8], ReadError>> {
+        let found = ready!(self.poll_line(context));
+        Poll::Ready(self.lend_line(found))
+    }
+
+    fn lend_line(&mut self, found: Result<usize, ReadError>) -> Result<&[u8], ReadError> {
+        match found {
             Ok(length) => Ok(self.lend(length)),
             Err(ReadError::LimitOverrun(error)) => {
                 let line = memchr::memchr(b'\n', self.buffer.data());
@@ -289,18 +321,18 @@ impl StreamReader {
     }
 
     /// The length of the next line.
-    async fn find_line(&mut self) -> Result<usize, ReadError> {
-        poll_fn(|context| self.poll_line(context)).await
-    }
-
-    pub(crate) fn poll_line(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<usize, ReadError>> {
+    fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, ReadError>> {
         self.take_lent();
+        if !self.sought.is_empty() {
+            self.sought.clear();
+            self.searched = 0;
+        }
         loop {
             let data = self.buffer.data();
-            if let Some(place) = memchr::memchr(b'\n', &data[self.searched..]) {
+            let found = memchr::memchr(b'\n', &data[self.searched..]);
+            #[cfg(test)]
+            tests::searched(found.map_or(data.len() - self.searched, |place| place + 1));
+            if let Some(place) = found {
                 let start = self.searched + place;
                 if start > self.limit {
                     return Poll::Ready(Err(
@@ -345,14 +377,18 @@ impl StreamReader {
     }
 
     /// Hands the connection to a protocol; what was read and not given out comes to it first. The writer
-    /// is taken as well, so that nothing is closed.
+    /// is taken as well; other clones of it still write, and no longer close anything.
+    ///
+    /// # Panics
+    /// If the writer is of another connection.
+    #[track_caller]
     pub fn into_protocol<P: Protocol + 'static>(
         mut self,
         writer: StreamWriter,
         protocol: P,
     ) -> Transport {
         let transport = self.halves.transport.clone();
-        debug_assert!(Rc::ptr_eq(&self.halves, writer.halves()), "they are of one connection");
+        assert!(Rc::ptr_eq(&self.halves, writer.halves()), "both halves must be of one connection");
         self.halves.give_away();
         transport.set_protocol(protocol, self.unused());
         self.forget_unused();
@@ -381,14 +417,21 @@ impl StreamReader {
         poll_fn(|context| self.poll_more(context, room)).await
     }
 
+    /// The same as a poll function, behind what is [buffered](Self::buffered).
+    pub(crate) fn poll_append(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.take_lent();
+        self.poll_more(context, CHUNK)
+    }
+
     fn poll_more(&mut self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         let place = self.buffer.room(room.min(LARGEST_READ), &self.shared);
         let polled =
             poll_input(&self.halves.transport, &self.shared, &mut self.ended, context, place);
         if let Poll::Ready(Ok(count)) = polled {
             self.buffer.end += count;
-        } else if self.buffer.len() == 0 {
-            // Nobody keeps a buffer while waiting.
+        }
+        if self.buffer.len() == 0 {
+            // Nobody keeps a buffer while waiting, or at the end.
             self.buffer.consume(0, &self.shared);
         }
         polled
@@ -464,14 +507,47 @@ fn poll_input(
     Poll::Pending
 }
 
+/// The separators in a form in which no two lists of them are the same.
+fn spelled(separators: &[&[u8]]) -> impl Iterator<Item = u8> {
+    separators.iter().flat_map(|separator| {
+        separator.len().to_ne_bytes().into_iter().chain(separator.iter().copied())
+    })
+}
+
+/// Where several separators are searched, this much is looked through first, then twice as much, and so on: one
+/// that never comes must not be searched in all that is buffered for each that does.
+const FIRST_WINDOW: usize = 256;
+
 /// The separator that ends first, at or after `from`: where it starts and where it ends.
-fn find_first_end(data: &[u8], from: usize, separators: &[&[u8]]) -> Option<(usize, usize)> {
-    let found = separators.iter().filter_map(|separator| {
-        let start = from + memchr::memmem::find(&data[from..], separator)?;
-        Some((start, start + separator.len()))
-    });
-    // Of two that end together the longer one counts.
-    found.min_by_key(|(start, end)| (*end, *start))
+pub(crate) fn find_first_end(
+    data: &[u8],
+    from: usize,
+    separators: &[&[u8]],
+) -> Option<(usize, usize)> {
+    if let [separator] = separators {
+        return find(data, from, separator);
+    }
+    let longest = separators.iter().map(|separator| separator.len()).max()?;
+    let (mut from, mut window) = (from, FIRST_WINDOW.max(2 * longest));
+    loop {
+        let seen = &data[..data.len().min(from + window)];
+        let found = separators.iter().filter_map(|separator| find(seen, from, separator));
+        // Of two that end together the longer one counts.
+        let first = found.min_by_key(|(start, end)| (*end, *start));
+        if first.is_some() || seen.len() == data.len() {
+            return first;
+        }
+        from = seen.len() - (longest - 1);
+        window *= 2;
+    }
+}
+
+fn find(data: &[u8], from: usize, separator: &[u8]) -> Option<(usize, usize)> {
+    let found = memchr::memmem::find(&data[from..], separator);
+    let found = found.map(|place| (from + place, from + place + separator.len()));
+    #[cfg(test)]
+    tests::searched(found.map_or(data.len(), |(_, end)| end) - from);
+    found
 }
 
 impl fmt::Debug for StreamReader {

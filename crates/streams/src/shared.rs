@@ -1,7 +1,8 @@
 //! What the two halves of a connection and its protocol share.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -55,7 +56,7 @@ pub(crate) struct Shared {
     reader: Cell<Option<Waker>>,
     end: RefCell<End>,
     /// What came in before a failure and nobody had asked for yet.
-    rescued: RefCell<Vec<u8>>,
+    rescued: RefCell<VecDeque<u8>>,
     pub(crate) pool: Rc<Pool>,
     /// How often in a row `drain` had nothing to wait for.
     drains: Cell<u32>,
@@ -99,7 +100,7 @@ impl Shared {
 
     /// Keeps what came before a failure.
     pub(crate) fn rescue(&self, data: &[u8]) {
-        self.rescued.borrow_mut().extend_from_slice(data);
+        self.rescued.borrow_mut().extend(data);
     }
 
     #[inline]
@@ -110,10 +111,15 @@ impl Shared {
     #[cold]
     fn take_some_rescued(&self, buffer: &mut [u8]) -> usize {
         let mut rescued = self.rescued.borrow_mut();
-        let count = rescued.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rescued[..count]);
-        rescued.drain(..count);
-        count
+        let mut taken = 0;
+        // It is in two pieces at most, of which one read gives one.
+        while taken < buffer.len() {
+            match rescued.read(&mut buffer[taken..]) {
+                Ok(count) if count > 0 => taken += count,
+                _ => break,
+            }
+        }
+        taken
     }
 
     pub(crate) fn rescued_len(&self) -> usize {
@@ -139,9 +145,14 @@ impl Shared {
 
     /// Whether a drain that has nothing to wait for should wait for a turn.
     pub(crate) fn should_yield(&self) -> bool {
-        let drains = self.drains.get() + 1;
-        self.drains.set(if drains >= MOST_READY_DRAINS { 0 } else { drains });
-        drains >= MOST_READY_DRAINS
+        let yields = self.will_yield();
+        self.drains.set(if yields { 0 } else { self.drains.get() + 1 });
+        yields
+    }
+
+    /// What the next [`should_yield`](Self::should_yield) is going to say.
+    pub(crate) fn will_yield(&self) -> bool {
+        self.drains.get() + 1 >= MOST_READY_DRAINS
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tulipa_protocols::{Address, Filter, Flow, Transport};
 
 use crate::StreamReader;
+use crate::poll_write::Wait;
 use crate::shared::{Halves, Shared};
 
 /// The writing half of a connection. Stands for `asyncio.StreamWriter`.
@@ -21,11 +22,17 @@ use crate::shared::{Halves, Shared};
 pub struct StreamWriter {
     halves: Rc<Halves>,
     shared: Rc<Shared>,
+    pub(crate) waiting: Wait,
 }
 
 impl StreamWriter {
     pub(crate) fn new(halves: Rc<Halves>, shared: Rc<Shared>) -> StreamWriter {
-        StreamWriter { halves, shared }
+        StreamWriter { halves, shared, waiting: Wait::default() }
+    }
+
+    /// Counts a drain that has nothing to wait for, unless it is one that waits for a turn.
+    pub(crate) fn drains_at_once(&self) -> bool {
+        !self.shared.will_yield() && !self.shared.should_yield()
     }
 
     pub(crate) fn halves(&self) -> &Rc<Halves> {
@@ -57,14 +64,19 @@ impl StreamWriter {
     /// limit and one piece of 64 KiB wait to be sent.
     ///
     /// # Errors
-    /// As [`drain`](Self::drain).
+    /// As [`drain`](Self::drain), and after [`write_eof`](Self::write_eof).
     ///
     /// # Cancel safety
     /// What was queued before is sent; how much that is cannot be told. Not safe to begin again.
     pub async fn write_all(&self, data: &[u8]) -> io::Result<()> {
         for piece in data.chunks(PIECE) {
-            if self.write(piece) != Flow::Ready {
-                self.drain().await?;
+            match self.write(piece) {
+                Flow::Ready => {}
+                Flow::Full => self.drain().await?,
+                Flow::Closed => {
+                    self.drain().await?;
+                    return Err(not_connected("cannot write: the output has been ended"));
+                }
             }
         }
         Ok(())
@@ -84,25 +96,38 @@ impl StreamWriter {
         let high = transport.get_write_buffer_limits().high;
         if transport.get_write_buffer_size() > high {
             transport.drained().await;
-        } else if transport.is_closing() || self.shared.should_yield() {
+        } else if !transport.is_closing() && self.shared.should_yield() {
             tulipa_loop::yield_now().await;
         }
+        self.meet_the_end().await;
         self.check()
     }
 
-    /// Waits until everything is written to the operating system.
+    /// If the connection is closing: waits for a turn of the loop, so that nobody who ignores errors keeps it,
+    /// and until it is known why, if that is going to be known without anybody doing anything.
+    async fn meet_the_end(&self) {
+        let transport = &self.halves.transport;
+        if !transport.is_closing() {
+            return;
+        }
+        tulipa_loop::yield_now().await;
+        if transport.get_write_buffer_size() == 0 {
+            transport.wait_closed().await;
+        }
+    }
+
+    /// Waits until everything is written to the operating system. If nothing is left to be written it is
+    /// `Ok`, also when the connection is closed.
     ///
     /// # Errors
-    /// As [`drain`](Self::drain).
+    /// Why the connection failed.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn flush(&self) -> io::Result<()> {
         self.halves.transport.flushed().await;
-        match self.shared.failure() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.meet_the_end().await;
+        self.shared.failure().map_or(Ok(()), Err)
     }
 
     /// Ends our side when everything is written; reading goes on. Stands for `write_eof`.
@@ -129,10 +154,7 @@ impl StreamWriter {
     /// Dropping the future changes nothing.
     pub async fn wait_closed(&self) -> io::Result<()> {
         self.halves.transport.wait_closed().await;
-        match self.shared.failure() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.shared.failure().map_or(Ok(()), Err)
     }
 
     /// Our address. Stands for `get_extra_info('sockname')`.
@@ -152,6 +174,9 @@ impl StreamWriter {
     /// # Errors
     /// As [`Transport::upgrade`], and why the handshake failed.
     ///
+    /// # Panics
+    /// If the reader is of another connection.
+    ///
     /// # Cancel safety
     /// The handshake goes on without anybody waiting for it.
     pub async fn upgrade(
@@ -160,8 +185,15 @@ impl StreamWriter {
         filter: impl Filter + 'static,
     ) -> io::Result<()> {
         let transport = &self.halves.transport;
+        assert!(reader.transport() == transport, "both halves must be of one connection");
         transport.upgrade(filter, reader.unused())?;
         reader.forget_unused();
+        self.opened().await
+    }
+
+    /// Waits for the end of a handshake.
+    pub(crate) async fn opened(&self) -> io::Result<()> {
+        let transport = &self.halves.transport;
         transport.opened().await;
         if transport.is_closing() {
             // Why is known when the protocol was told.
@@ -175,11 +207,14 @@ impl StreamWriter {
             return Err(error);
         }
         if self.is_closing() {
-            let error = "cannot write: the connection is closed";
-            return Err(io::Error::new(io::ErrorKind::NotConnected, error));
+            return Err(not_connected("cannot write: the connection is closed"));
         }
         Ok(())
     }
+}
+
+fn not_connected(error: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, error)
 }
 
 /// What [`StreamWriter::write_all`] writes between two looks at the flow.

@@ -35,6 +35,9 @@
 //! assert!(fired.get());
 //! ```
 //!
+//! Whoever writes a link or a filter runs `check_transport` on it, on unix. A `Record` writes down what protocols are told and
+//! checks the order of it; a `MemoryLink` connects two of them in virtual time.
+//!
 //! # Limits
 //! Virtual time has no descriptors: readers need a real clock, and what makes connections needs a
 //! [`MemoryNetwork`]. What is about protocols is there on unix.

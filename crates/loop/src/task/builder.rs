@@ -146,16 +146,22 @@ impl LoopHandle {
             .metadata(Key(key))
             .spawn_local(|_| body, move |runnable| shared.schedule_task(runnable));
         let task = Task::new(TaskRef::spawned(self.clone(), key, id), raw);
+        let eager = start == Start::Now && self.is_running();
+        let eager = if eager {
+            Some(runnable)
+        } else {
+            // Before anybody hears of the task, who might close the loop.
+            self.core.ready.borrow_mut().push(Ready::Task(runnable));
+            None
+        };
         if trace::is_on() {
             task.open_span();
         }
         if self.core.is_watched() {
             self.core.instrument(self, |instrument| instrument.task_spawned(&task));
         }
-        if start == Start::Now && self.is_running() {
+        if let Some(runnable) = eager {
             self.run_task(runnable);
-        } else {
-            self.core.ready.borrow_mut().push(Ready::Task(runnable));
         }
         task
     }

@@ -12,6 +12,7 @@ use tulipa_selector::Token;
 use super::{Key, Output, TaskRef};
 use crate::LoopHandle;
 use crate::await_graph::{How, On, Plain, WaitId};
+use crate::core::unheard;
 use crate::report::panic_message;
 
 /// Why a task has no value.
@@ -25,7 +26,7 @@ pub enum JoinError {
     #[error("the task panicked: {}", panic_message(&**.0))]
     Panicked(Box<dyn Any + Send>),
     /// The wait would never end: a task waits for itself, or its loop's thread blocks on it.
-    #[error("a task cannot wait for itself")]
+    #[error("the wait would never end")]
     Deadlock,
 }
 
@@ -286,7 +287,13 @@ impl<T> Drop for Task<T> {
             } else {
                 match take_result(raw) {
                     Err(JoinError::Panicked(payload)) => self.reference.report_panic(payload),
-                    output => drop_unread(&self.reference, output),
+                    output => {
+                        warn_unread(&self.reference, &output);
+                        // The value is the program's, and so may be what goes with the entry.
+                        let entry = handle.core.tasks.borrow_mut().detach(*key);
+                        drop((output, entry));
+                        return;
+                    }
                 }
             }
         }
@@ -295,13 +302,14 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// Drops a value that nobody asked for. Debug mode names a `Result`, which may be an error.
-fn drop_unread<T>(task: &TaskRef, output: Output<T>) {
+/// Debug mode names a `Result` that nobody asked for, which may be an error.
+fn warn_unread<T>(task: &TaskRef, output: &Output<T>) {
     let name = std::any::type_name::<T>();
     if task.handle.debug() && output.is_ok() && name.starts_with("core::result::Result<") {
-        tracing::warn!(target: "tulipa", "the {name} of {task:?} was dropped unread");
+        unheard(|| {
+            tracing::warn!(target: "tulipa", "the {name} of {task:?} was dropped unread");
+        });
     }
-    drop(output);
 }
 
 impl<T> Deref for Task<T> {

@@ -82,12 +82,10 @@ impl<F: Future> Future for Body<F> {
             Err(JoinError::Panicked(_)) => TaskStatus::Panicked,
             Err(_) => TaskStatus::Cancelled,
         };
+        // From here to the end of the step nothing of the program's is called while the handle exists: it
+        // may not go before its result is where it looks for that.
         let detached = core.tasks.borrow_mut().end(key, status);
         core.task_ended.set(true);
-        if core.is_watched() {
-            let task = TaskRef::new(handle.clone(), key);
-            core.instrument(handle, |instrument| instrument.task_ended(&task, status));
-        }
         if detached {
             match ended {
                 Err(JoinError::Panicked(payload)) => {
@@ -118,7 +116,9 @@ impl LoopHandle {
     pub(crate) fn run_task(&self, task: TaskRunnable) {
         let core = &self.core;
         let key = task.metadata().0;
+        // A step may run inside of another: of a task that is begun eagerly, by a destructor for example.
         let outer = core.current_task.replace(Some(key));
+        let outer_ended = core.task_ended.replace(false);
         if core.dressed.get() || context::is_active() {
             self.run_dressed(key, task);
         } else {
@@ -128,7 +128,7 @@ impl LoopHandle {
             }
         }
         core.current_task.set(outer);
-        if core.task_ended.replace(false) {
+        if core.task_ended.replace(outer_ended) {
             self.finish_task(key);
         }
     }
@@ -168,17 +168,22 @@ impl LoopHandle {
         let core = &self.core;
         let ended = core.tasks.borrow_mut().take_ended(key);
         let Some(ended) = ended else { return };
+        let status = ended.status;
+        if core.is_watched() {
+            let task = TaskRef::new(self.clone(), key);
+            core.instrument(self, |instrument| instrument.task_ended(&task, status));
+        }
         if let Some(joiner) = ended.joiner {
             core.release(self, || joiner.wake());
         }
         if let Some(finisher) = ended.finisher {
             core.release(self, || finisher(self));
         }
-        let status = ended.status;
         for done in ended.callbacks {
             self.schedule_done(done.call, done.location, status);
         }
-        core.release(self, || drop((ended.own_waker, ended.entry, ended.span)));
+        let entry = core.tasks.borrow_mut().remove_detached(key);
+        core.release(self, || drop((ended.own_waker, entry, ended.span)));
     }
 
     /// Drops the tasks that are to be dropped before the turn ends, wherever their steps wait.

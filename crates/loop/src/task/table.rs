@@ -97,8 +97,6 @@ pub(super) struct Ended {
     pub(super) callbacks: Vec<Done>,
     pub(super) finisher: Option<Finisher>,
     pub(super) span: Option<Rc<Span>>,
-    /// The entry itself if its handle is gone.
-    pub(super) entry: Option<Entry>,
 }
 
 /// What a task is to do before a poll, or after one that was pending.
@@ -252,9 +250,14 @@ impl Tasks {
             span = extras.span.take();
         }
         let (own_waker, joiner) = (entry.waker.take(), entry.joiner.take());
-        let (status, detached) = (entry.status, entry.detached);
-        let entry = detached.then(|| self.entries.remove(key)).flatten();
-        Some(Ended { status, own_waker, joiner, callbacks, finisher, span, entry })
+        Some(Ended { status: entry.status, own_waker, joiner, callbacks, finisher, span })
+    }
+
+    /// Removes the entry of a task that has ended, if its handle is gone.
+    pub(super) fn remove_detached(&mut self, key: Token) -> Option<Entry> {
+        let entry = self.entries.get(key)?;
+        let over = entry.detached && entry.status != TaskStatus::Pending;
+        over.then(|| self.entries.remove(key)).flatten()
     }
 
     /// The handle is gone. Gives back the entry if the task has ended.

@@ -100,13 +100,20 @@ pub fn settle(event_loop: &EventLoop) {
 /// Checks that the loop sleeps: of a wait of this length one turn is made, or two.
 #[track_caller]
 pub fn assert_sleeps(event_loop: &EventLoop) {
-    settle(event_loop);
-    let before = event_loop.statistics();
-    event_loop.call_later(Duration::from_millis(30), LoopHandle::stop);
-    event_loop.run_forever().expect("a run");
-    let after = event_loop.statistics();
-    let (turns, events) = (after.turns - before.turns, after.events - before.events);
-    assert!(turns <= 3 && events == 0, "{turns} turns, {events} events of an idle loop");
+    // The operating system may be late with something; a loop that spins is never quiet.
+    let mut seen = (0, 0);
+    for _ in 0..10 {
+        settle(event_loop);
+        let before = event_loop.statistics();
+        event_loop.call_later(Duration::from_millis(30), LoopHandle::stop);
+        event_loop.run_forever().expect("a run");
+        let after = event_loop.statistics();
+        seen = (after.turns - before.turns, after.events - before.events);
+        if seen.0 <= 3 && seen.1 == 0 {
+            return;
+        }
+    }
+    panic!("{} turns, {} events of an idle loop", seen.0, seen.1);
 }
 
 pub fn tcp() -> (TcpStream, TcpStream) {

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tulipa_loop::{ErrorContext, EventLoop, Failure, JoinError, LoopHandle, Task};
+use tulipa_loop::{
+    ErrorContext, EventLoop, ExceptionHandler, Failure, JoinError, LoopHandle, Task,
+};
 use tulipa_selector::Timeout;
 
 use super::sabotage::SABOTAGE;
@@ -72,8 +74,8 @@ impl Simulation {
         let result = result.map(|()| run.summary());
         if result.is_err() {
             // What is dropped now is not worth a report.
-            run.virtual_loop
-                .set_exception_handler(Some(Rc::new(|_: &LoopHandle, _: &ErrorContext| {})));
+            let ignore: Rc<ExceptionHandler> = Rc::new(|_, _| {});
+            run.virtual_loop.set_exception_handler(Some(ignore));
         }
         result
     }

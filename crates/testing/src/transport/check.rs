@@ -112,6 +112,9 @@ const TURN: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_TURNS: usize = 3_000_000;
 
+/// How often it is looked whether the loop sleeps.
+const MOST_LOOKS: usize = 10;
+
 /// What a check works with.
 pub(crate) struct Stage<'a> {
     bench: &'a dyn TransportBench,
@@ -138,6 +141,10 @@ impl std::ops::Deref for End {
 impl Stage<'_> {
     pub(crate) fn event_loop(&self) -> &EventLoop {
         self.bench.event_loop()
+    }
+
+    pub(crate) fn is_swapped(&self) -> bool {
+        self.swapped
     }
 
     pub(crate) fn shows_resets(&self) -> bool {
@@ -225,12 +232,20 @@ impl Stage<'_> {
     /// Checks that the loop sleeps when nothing happens.
     #[track_caller]
     pub(crate) fn assert_sleeps(&self) {
-        self.settle();
-        let before = self.event_loop().statistics();
-        self.bench.pass(Duration::from_millis(10));
-        let after = self.event_loop().statistics();
-        let (turns, events) = (after.turns - before.turns, after.events - before.events);
-        assert!(turns <= 4 && events == 0, "{}: {turns} turns, {events} events", self.name);
+        // The operating system may be late with something; a loop that spins is never quiet.
+        let mut seen = (0, 0);
+        for _ in 0..MOST_LOOKS {
+            self.settle();
+            let before = self.event_loop().statistics();
+            self.bench.pass(Duration::from_millis(10));
+            let after = self.event_loop().statistics();
+            seen = (after.turns - before.turns, after.events - before.events);
+            if seen.0 <= 4 && seen.1 == 0 {
+                return;
+            }
+        }
+        let (turns, events) = seen;
+        panic!("{}: {turns} turns and {events} events while nothing happens", self.name);
     }
 
     pub(crate) fn pass(&self, duration: Duration) {

@@ -82,6 +82,13 @@ impl Record {
         Record::default()
     }
 
+    /// One for a protocol that takes over where `connection_made` was told to another.
+    pub fn after_made() -> Record {
+        let record = Record::new();
+        record.0.made.set(true);
+        record
+    }
+
     /// One for a protocol that takes over from those of another record: it knows what they were told.
     pub fn after(record: &Record) -> Record {
         let (known, next) = (&record.0, Record::new());

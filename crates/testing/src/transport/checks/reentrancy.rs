@@ -8,7 +8,8 @@ use std::time::Duration;
 use tulipa_protocols::{AfterEof, Flow, Transport, Unavailable, WriteBufferLimits};
 
 use super::ends::finish;
-use crate::transport::check::{End, Stage, panic_as_expected, pattern};
+use super::flow::fill;
+use crate::transport::check::{End, Stage, panic_as_expected};
 use crate::transport::record::{Call, Moment, Record};
 
 /// The callbacks, apart from the last.
@@ -50,7 +51,7 @@ impl Place {
             Place::Pause | Place::Resume => {
                 near.set_write_buffer_limits(WriteBufferLimits { low: 0, high: 0 });
                 far.pause_reading();
-                near.write(&pattern(20 << 20));
+                fill(near);
                 if self == Place::Resume {
                     stage.settle();
                     far.resume_reading();

@@ -1,0 +1,104 @@
+//! futures-io's traits for the two halves.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_lite::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+
+use crate::{Joined, StreamReader, StreamWriter};
+
+impl AsyncRead for StreamReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        StreamReader::poll_read(self.get_mut(), context, buffer)
+    }
+}
+
+impl AsyncBufRead for StreamReader {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let reader = self.get_mut();
+        ready!(StreamReader::poll_fill(reader, context))?;
+        Poll::Ready(Ok(reader.buffered()))
+    }
+
+    fn consume(self: Pin<&mut Self>, count: usize) {
+        StreamReader::consume(self.get_mut(), count);
+    }
+}
+
+/// Closing ends our side, as [`StreamWriter::write_eof`]; the connection is closed when both halves are dropped.
+impl AsyncWrite for StreamWriter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        StreamWriter::poll_write(self.get_mut(), context, pieces)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        StreamWriter::poll_flush(self.get_mut(), context)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        StreamWriter::poll_end(self.get_mut(), context)
+    }
+}
+
+impl AsyncRead for Joined {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().reader.poll_read(context, buffer)
+    }
+}
+
+impl AsyncBufRead for Joined {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Pin::new(&mut self.get_mut().reader).poll_fill_buf(context)
+    }
+
+    fn consume(self: Pin<&mut Self>, count: usize) {
+        self.get_mut().reader.consume(count);
+    }
+}
+
+impl AsyncWrite for Joined {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().writer.poll_write(context, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().writer.poll_write(context, pieces)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().writer.poll_flush(context)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().writer.poll_end(context)
+    }
+}

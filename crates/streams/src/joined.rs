@@ -1,0 +1,31 @@
+//! Both halves as one thing that reads and writes, for libraries that want that.
+
+use crate::{StreamReader, StreamWriter};
+
+/// A reader and a writer as one: for libraries that ask for a stream which can both. It reads and writes by
+/// futures-io's traits, and by those of tokio and hyper with their features.
+#[derive(Debug)]
+pub struct Joined {
+    /// The half that reads.
+    pub reader: StreamReader,
+    /// The half that writes.
+    pub writer: StreamWriter,
+}
+
+impl Joined {
+    /// Puts two halves together; they may be of two connections.
+    pub fn new(reader: StreamReader, writer: StreamWriter) -> Joined {
+        Joined { reader, writer }
+    }
+
+    /// Takes them apart again.
+    pub fn split(self) -> (StreamReader, StreamWriter) {
+        (self.reader, self.writer)
+    }
+}
+
+impl From<(StreamReader, StreamWriter)> for Joined {
+    fn from((reader, writer): (StreamReader, StreamWriter)) -> Joined {
+        Joined::new(reader, writer)
+    }
+}
