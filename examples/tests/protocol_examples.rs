@@ -298,6 +298,28 @@ fn the_proxy_resets_a_client_for_whom_there_is_no_server() {
     end(proxy, Signal::TERM);
 }
 
+#[test]
+fn the_chaos_proxy_cuts_and_delays_and_loses_nothing_unless_it_resets() {
+    let (echo, far) = Example::serve("echo_server", &[]);
+    let far = far.to_string();
+    let arguments = ["--to", &far, "--seed", "7", "--delay", "2", "--stall", "1"];
+    let (calm, address) = Example::serve("chaos_proxy", &arguments);
+    let clients: Vec<_> = (0..10).map(|_| connect(&address)).collect();
+    for (number, client) in clients.iter().enumerate() {
+        round_trip(client, &bytes(number, 0, 3000));
+    }
+    drop(clients);
+    end(calm, Signal::TERM);
+    let (wild, address) = Example::serve("chaos_proxy", &["--to", &far, "--reset", "1000"]);
+    let client = connect(&address);
+    // More than it lets through in either direction.
+    let _refused = (&client).write_all(&[7; 100_000]);
+    let mut rest = Vec::new();
+    (&client).read_to_end(&mut rest).expect_err("a reset");
+    end(wild, Signal::TERM);
+    end(echo, Signal::TERM);
+}
+
 /// An address that nobody listens on, and nobody else can have as long as the socket is held.
 fn refusing() -> (OwnedFd, String) {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);

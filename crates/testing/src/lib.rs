@@ -39,7 +39,8 @@
 //! checks the order of it; a `MemoryLink` connects two of them in virtual time.
 //!
 //! # Limits
-//! Virtual time has no descriptors: readers and transports over sockets need a real clock.
+//! Virtual time has no descriptors: readers need a real clock, and what makes connections needs a
+//! [`MemoryNetwork`]. What is about protocols is there on unix.
 //!
 //! # Map
 //! | module | what is in it |
@@ -49,33 +50,51 @@
 //! | `stage` | the loop of a test, and how it is driven |
 //! | `leaks` | what is pending on a loop, in words |
 //! | `virtual_loop` | [`VirtualLoop`] |
+//! | `network` | [`MemoryNetwork`], [`Path`]; [`Fault`], [`Faults`] |
+//! | `simulation` | [`Simulation`], [`Sim`], [`Sabotage`]: a program with many seeds |
+//! | `random`, `trace` | [`Random`] numbers of a seed; the [`Trace`] of what happened |
+//! | `transport` | [`check_transport`], [`Record`], [`MemoryLink`], [`ToyRecords`] |
+//! | `mock`, `scripted`, `test_selector` | [`AsyncMock`]; [`ScriptedSocket`]; [`TestSelector`] |
+//! | `chaos` | [`chaos_proxy`]: a bad network for real sockets |
 
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+mod chaos;
 mod clock;
 mod leaks;
+mod mock;
 #[cfg(unix)]
 mod network;
 mod random;
 #[cfg(unix)]
+mod scripted;
+#[cfg(unix)]
 mod simulation;
 mod stage;
 mod test_runner;
+mod test_selector;
 #[cfg(unix)]
 mod trace;
 #[cfg(unix)]
 mod transport;
 mod virtual_loop;
 
+#[cfg(unix)]
+pub use chaos::{Chaos, ChaosProtocol, chaos_proxy};
 pub use clock::{Advance, advance, elapsed, world};
+pub use mock::AsyncMock;
 #[cfg(unix)]
 pub use network::{
     Chunking, Fault, FaultCounts, Faults, MemoryNetwork, NetworkLink, NetworkListener, Path,
 };
 pub use random::Random;
 #[cfg(unix)]
+pub use scripted::ScriptedSocket;
+#[cfg(unix)]
 pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate};
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
+pub use test_selector::{Mocks, TestSelector};
 #[cfg(unix)]
 pub use trace::Trace;
 #[cfg(unix)]

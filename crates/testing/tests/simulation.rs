@@ -4,15 +4,16 @@
 
 mod scenarios;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use scenarios::{Echo, Scripted};
+use scenarios::{ANSWER, Answer, Collected, Echo, Guest, Member, Scripted};
 use tulipa_loop::{sleep, spawn, timeout};
-use tulipa_protocols::{create_connection, create_server};
-use tulipa_testing::{Fault, Sim, Simulation, Summary};
+use tulipa_protocols::{Transport, create_connection, create_server};
+use tulipa_testing::{Fault, Faults, Random, Sim, Simulation, Summary};
 
 const GRACE: Duration = Duration::from_secs(600);
 
@@ -89,12 +90,154 @@ fn echo(seeds: u64) -> Summary {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what was run is what `--nocapture` asks for")]
 fn echo_keeps_its_promises_with_every_fault() {
     let summary = echo(500);
-    assert_eq!(summary.faults.missing(), [], "{summary:?}");
-    eprintln!("{:?}", summary.faults);
-    eprintln!(
-        "{} seeds, {:?}, {} turns, {} events",
-        summary.seeds, summary.virtual_time, summary.turns, summary.events
-    );
+    // TULIPA_SIM_SEED runs one seed only.
+    if summary.seeds >= 500 {
+        assert_eq!(summary.faults.missing(), [], "each fault happens: {:?}", summary.faults);
+    }
+    println!("{} seeds, {:?} of virtual time", summary.seeds, summary.virtual_time);
+    println!("{} turns, {} events, {:?}", summary.turns, summary.events, summary.faults);
+    println!("hash of all: {:016x}", summary.hash());
+}
+
+#[test]
+fn one_seed_gives_one_hash_in_three_runs() {
+    let [one, two, three] = [(); 3].map(|()| echo(20).hashes);
+    assert_eq!(one, two);
+    assert_eq!(two, three);
+    let different: BTreeSet<_> = one.iter().collect();
+    assert_eq!(different.len(), one.len(), "each seed has a run of its own");
+}
+
+/// Each of many clients is answered.
+async fn crowd_scenario(sim: Sim) {
+    let most = Rc::new(Cell::new(0));
+    let (network, own) = (sim.network().clone(), sim.clone());
+    let server = create_server(":7", move || Echo::new(&own, &most));
+    let server = network.on("server", server).await.expect("the address is free");
+    let served = Rc::new(Cell::new(0));
+    let clients = (0..40).map(|number| {
+        let (sim, served) = (sim.clone(), served.clone());
+        spawn(network.on("client", async move {
+            let (client, story) = Scripted::new(number, 100, 0, sim.random(Random::fork));
+            let connection = create_connection("server:7", || client).await.expect("it is there");
+            while !story.lost.get() {
+                let poke = |client: &mut Scripted, transport: &Transport| client.poke(transport);
+                drop(connection.post(poke));
+                let _ = timeout(Duration::from_secs(1), connection.wait_closed()).await;
+            }
+            assert_eq!(story.received.get(), 100);
+            served.set(served.get() + 1);
+        }))
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("a client does not panic");
+    }
+    assert_eq!(served.get(), 40);
+    assert_eq!(server.shutdown(GRACE).await, 0);
+}
+
+#[test]
+fn each_of_many_clients_is_served_whatever_harmless_happens() {
+    Simulation::new().seeds(10).faults(Faults::of(&Fault::HARMLESS)).run(crowd_scenario);
+}
+
+/// Everybody hears what anybody says, in the order in which each one said it.
+async fn chat_scenario(sim: Sim, harmless: bool) {
+    let network = sim.network().clone();
+    let room = Rc::<RefCell<Vec<Transport>>>::default();
+    let (own, server_room) = (sim.clone(), room.clone());
+    let factory = move || own.sabotage(Member::new(&server_room));
+    let server = network.on("server", create_server(":7", factory)).await.expect("it is free");
+    let mut guests = Vec::new();
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    for number in 0..GUESTS {
+        let (heard, sim) = (heard.clone(), sim.clone());
+        guests.push(spawn(network.on("guests", async move {
+            let Ok(guest) = create_connection("server:7", Guest::default).await else { return };
+            // They all listen before anybody speaks, unless something keeps them from it.
+            sleep(Duration::from_secs(30)).await;
+            for line in 0..LINES {
+                guest.write(format!("{number} {line}\n").as_bytes());
+                sleep(
+                    sim.random(|random| random.duration(Duration::ZERO..=Duration::from_secs(1))),
+                )
+                .await;
+            }
+            sim.calm();
+            sleep(Duration::from_secs(60)).await;
+            if let Ok(lines) = guest.with(|guest, _| guest.lines()) {
+                heard.borrow_mut().push(lines);
+            }
+            guest.close();
+            guest.wait_closed().await;
+        })));
+    }
+    for guest in guests {
+        guest.await.expect("a guest does not panic");
+    }
+    server.shutdown(GRACE).await;
+    let heard = heard.borrow();
+    for lines in heard.iter() {
+        check_lines(lines, harmless);
+    }
+    assert!(!harmless || heard.len() == GUESTS, "nobody was lost");
+}
+
+const GUESTS: usize = 6;
+const LINES: usize = 8;
+
+fn check_lines(lines: &[(usize, usize)], complete: bool) {
+    for speaker in 0..GUESTS {
+        let said = lines.iter().filter(|(who, _)| *who == speaker).map(|(_, line)| *line);
+        let said: Vec<_> = said.collect();
+        assert!(said.windows(2).all(|pair| pair[1] == pair[0] + 1), "in order: {said:?}");
+        assert!(!complete || said.len() == LINES, "everything of {speaker}: {said:?}");
+    }
+}
+
+#[test]
+fn everybody_in_a_chat_hears_everybody_in_order() {
+    let harmless = Faults::of(&Fault::HARMLESS);
+    Simulation::new().seeds(20).faults(harmless).run(|sim| chat_scenario(sim, true));
+    Simulation::new().seeds(40).run(|sim| chat_scenario(sim, false));
+}
+
+/// A server that is shut down has its answers delivered first.
+async fn shutdown_scenario(sim: Sim) {
+    let network = sim.network().clone();
+    let server = network.on("server", create_server(":7", || Answer)).await.expect("it is free");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let sim = sim.clone();
+        clients.push(spawn(network.on("client", async move {
+            let collected = Collected::default();
+            let client = collected.clone();
+            let Ok(connection) = create_connection("server:7", move || client).await else {
+                return;
+            };
+            let address = connection.local_addr().and_then(|address| address.inet());
+            connection.wait_closed().await;
+            let broken = address.is_none_or(|address| sim.network().is_broken(address));
+            let (count, error) = (collected.0.count.get(), collected.0.error.get());
+            // Without a fault it is all of it, or nothing if the server was closed first.
+            let whole = count == ANSWER || count == 0;
+            assert!(broken || whole, "{count} bytes, {error:?}");
+        })));
+    }
+    sleep(sim.random(|random| random.duration(Duration::ZERO..=Duration::from_secs(1)))).await;
+    let aborted = server.shutdown(Duration::from_secs(100_000)).await;
+    assert_eq!((aborted, server.client_count()), (0, 0));
+    let late = network.on("client", create_connection("server:7", || Answer)).await;
+    assert!(late.is_err(), "nobody connects to what is closed");
+    for client in clients {
+        client.await.expect("a client does not panic");
+    }
+}
+
+#[test]
+fn a_server_that_is_shut_down_finishes_its_answers() {
+    Simulation::new().seeds(100).patience(Duration::from_secs(200_000)).run(shutdown_scenario);
 }

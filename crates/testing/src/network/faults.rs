@@ -39,7 +39,7 @@ pub enum Fault {
     /// A callback of a protocol panics: see [`Sabotage`](crate::Sabotage).
     CallbackPanic,
     /// Somebody is woken from outside of the loop, late and in any order: see
-    /// [`Simulation::elsewhere`](crate::Simulation::elsewhere).
+    /// [`Sim::elsewhere`](crate::Sim::elsewhere).
     ForeignWake,
 }
 
@@ -85,7 +85,7 @@ impl Fault {
             Fault::SpuriousReadiness | Fault::DelayedReadiness | Fault::LateConnect => 50,
             Fault::Reset | Fault::Fin | Fault::HalfClose => 80,
             Fault::ConnectRefused | Fault::AcceptAborted | Fault::AcceptExhausted => 40,
-            Fault::ConnectTimeout => 20,
+            Fault::ConnectTimeout => 30,
             Fault::Stall | Fault::CallbackPanic => 10,
         }
     }

@@ -116,7 +116,8 @@ impl End {
     pub(super) fn be_reset(&mut self) {
         self.input = Input::Reset;
         self.output = Output::Ended;
-        self.wire.clear();
+        // What it has broken off itself stays so.
+        self.wire.retain(|parcel| matches!(parcel.what, What::Reset));
     }
 
     /// What it is ready for.

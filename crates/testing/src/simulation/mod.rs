@@ -16,6 +16,7 @@ use tulipa_loop::LoopHandle;
 pub use self::sabotage::Sabotage;
 
 use self::run::Failed;
+use crate::trace::Hasher;
 use crate::{Fault, FaultCounts, Faults, MemoryNetwork, Random};
 
 /// How many seeds a simulation runs unless it is said otherwise, so that `cargo test` stays fast.
@@ -225,6 +226,13 @@ pub(crate) fn say(text: &str) {
 }
 
 impl Summary {
+    /// One hash for the traces of all seeds: the same for the same seeds, in any build.
+    pub fn hash(&self) -> u64 {
+        let mut hash = Hasher::new();
+        self.hashes.iter().for_each(|one| hash.bytes(&one.to_le_bytes()));
+        hash.0
+    }
+
     fn add(&mut self, one: Summary) {
         self.seeds += one.seeds;
         self.faults.add(&one.faults);

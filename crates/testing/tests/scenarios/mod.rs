@@ -282,3 +282,103 @@ impl Scripted {
         }
     }
 }
+
+/// A member of a chat, at the server.
+pub(crate) struct Member {
+    room: Rc<RefCell<Vec<Transport>>>,
+    line: Vec<u8>,
+}
+
+impl Member {
+    pub(crate) fn new(room: &Rc<RefCell<Vec<Transport>>>) -> Member {
+        Member { room: room.clone(), line: Vec::new() }
+    }
+}
+
+impl Protocol for Member {
+    fn connection_made(&mut self, transport: &Transport) -> io::Result<()> {
+        self.room.borrow_mut().push(transport.clone());
+        Ok(())
+    }
+
+    fn data_received(&mut self, _: &Transport, data: &[u8]) -> io::Result<()> {
+        for byte in data {
+            self.line.push(*byte);
+            if *byte == b'\n' {
+                for member in self.room.borrow().iter() {
+                    member.write(&self.line);
+                }
+                self.line.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, transport: &Transport, _: Option<io::Error>) {
+        self.room.borrow_mut().retain(|member| member != transport);
+    }
+}
+
+/// A member of a chat, at home.
+#[derive(Default)]
+pub(crate) struct Guest(Vec<u8>);
+
+impl Guest {
+    /// Who has said which line, as far as it was heard.
+    pub(crate) fn lines(&self) -> Vec<(usize, usize)> {
+        let text = String::from_utf8(self.0.clone()).expect("it is text");
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let parse = |line: &str| {
+            let (who, line) = line.trim_end().split_once(' ').expect("who, and which line");
+            (who.parse().expect("a number"), line.parse().expect("a number"))
+        };
+        whole.map(parse).collect()
+    }
+}
+
+impl Protocol for Guest {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+/// How many bytes an [`Answer`] has.
+pub(crate) const ANSWER: usize = 4_000;
+
+/// Answers without being asked.
+pub(crate) struct Answer;
+
+impl Protocol for Answer {
+    fn connection_made(&mut self, transport: &Transport) -> io::Result<()> {
+        transport.write(&bytes(0, 0, ANSWER));
+        Ok(())
+    }
+
+    fn data_received(&mut self, _: &Transport, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Collects an answer.
+#[derive(Clone, Default)]
+pub(crate) struct Collected(pub(crate) Rc<Found>);
+
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) count: Cell<usize>,
+    pub(crate) error: Cell<Option<io::ErrorKind>>,
+}
+
+impl Protocol for Collected {
+    fn data_received(&mut self, _: &Transport, data: &[u8]) -> io::Result<()> {
+        let from = self.0.count.get();
+        assert!(data == bytes(0, from, data.len()), "the bytes are not those that were sent");
+        self.0.count.set(from + data.len());
+        Ok(())
+    }
+
+    fn connection_lost(&mut self, _: &Transport, error: Option<io::Error>) {
+        self.0.error.set(error.map(|error| error.kind()));
+    }
+}
