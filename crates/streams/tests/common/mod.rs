@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses a part of it")]
 
 use std::cell::RefCell;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -14,7 +14,9 @@ use tulipa_loop::{ErrorContext, EventLoop, LoopHandle, timeout};
 use tulipa_protocols::{Filtered, Link, SocketLink};
 use tulipa_selector::VirtualHandle;
 use tulipa_streams::{DEFAULT_LIMIT, Streams, open_link};
-use tulipa_testing::{MemoryLink, ToyRecords, VirtualLoop};
+use tulipa_testing::{
+    Chunking, MemoryLink, MemoryNetwork, NetworkLink, Path, ToyRecords, VirtualLoop,
+};
 
 /// For how long a test over sockets waits before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +58,20 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// Two ends of a connection through a simulated network.
+    async fn network(&self, seed: u64) -> (NetworkLink, NetworkLink) {
+        let network = MemoryNetwork::new(self.world.as_ref().expect("virtual time"), seed);
+        let latency = Duration::ZERO..=Duration::from_millis(5);
+        network.set_default_path(Path::new().latency(latency).chunking(Chunking::Random));
+        let address = SocketAddr::new(network.host("localhost"), 0);
+        let listener = network.bind(address).expect("a port");
+        listener.listen(1);
+        let near = network.connect_link(listener.local_addr()).await.expect("it listens");
+        (near, listener.accept().expect("it has connected"))
+    }
+}
+
 /// Runs a test in virtual time; what it does not end by itself is a deadlock, and what it leaves reported fails it.
 #[track_caller]
 pub fn in_virtual_time<T>(test: impl AsyncFnOnce(Rig) -> T) -> T {
@@ -90,16 +106,21 @@ pub enum Way {
     Memory(usize),
     /// The same through a toy filter.
     Filtered(usize),
+    /// A simulated network with this seed, which delays the bytes and cuts them into random pieces.
+    Simulated(u64),
     Tcp,
     Unix,
 }
 
-pub const WAYS: [Way; 7] = [
+pub const WAYS: [Way; 10] = [
     Way::Memory(1),
     Way::Memory(7),
     Way::Memory(64 * 1024),
     Way::Filtered(3),
     Way::Filtered(64 * 1024),
+    Way::Simulated(1),
+    Way::Simulated(2),
+    Way::Simulated(3),
     Way::Tcp,
     Way::Unix,
 ];
@@ -118,6 +139,11 @@ impl Way {
                 let (near, far) = rig.memory(capacity);
                 let near = Filtered::new(near, ToyRecords::client());
                 let far = Filtered::new(far, ToyRecords::server());
+                let (near, far) = over(near, far, limit).await;
+                test(near, far).await
+            }),
+            Way::Simulated(seed) => in_virtual_time(async |rig| {
+                let (near, far) = rig.network(seed).await;
                 let (near, far) = over(near, far, limit).await;
                 test(near, far).await
             }),
