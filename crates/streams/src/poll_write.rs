@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use tulipa_protocols::Flow;
 
 use crate::StreamWriter;
+use crate::writer::PIECE;
 
 /// What a clone of a writer waits for.
 #[derive(Default)]
@@ -39,12 +40,9 @@ impl fmt::Debug for Wait {
     }
 }
 
-/// How much one `poll_write` takes at most, so that what waits is bounded by the high limit and this: as
-/// [`StreamWriter::write_all`] does.
-const MOST_TAKEN: usize = 64 * 1024;
-
 impl StreamWriter {
-    /// Takes some of the bytes, when there is room: less than the high limit waits to be sent.
+    /// Takes some of the bytes, when there is room: no more than the high limit waits to be sent. What waits then is
+    /// bounded as it is by [`write_all`](Self::write_all).
     pub(crate) fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -52,12 +50,12 @@ impl StreamWriter {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_event(context, Event::Room))?;
         let total = pieces.iter().map(|piece| piece.len()).sum::<usize>();
-        let (flow, taken) = if total <= MOST_TAKEN {
+        let (flow, taken) = if total <= PIECE {
             (self.write_vectored(pieces), total)
         } else {
             let first =
                 pieces.iter().find(|piece| !piece.is_empty()).map_or(&[][..], |piece| piece);
-            let first = &first[..first.len().min(MOST_TAKEN)];
+            let first = &first[..first.len().min(PIECE)];
             (self.write(first), first.len())
         };
         match flow {

@@ -225,8 +225,8 @@ fn not_connected(error: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, error)
 }
 
-/// What [`StreamWriter::write_all`] writes between two looks at the flow.
-const PIECE: usize = 256 * 1024;
+/// What [`StreamWriter::write_all`] and `poll_write` write between two looks at the flow.
+pub(crate) const PIECE: usize = 256 * 1024;
 
 impl fmt::Debug for StreamWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
