@@ -202,7 +202,15 @@ impl StreamWriter {
         self.check()
     }
 
-    fn check(&self) -> io::Result<()> {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.has_ended()
+    }
+
+    pub(crate) fn failure(&self) -> Option<io::Error> {
+        self.shared.failure()
+    }
+
+    pub(crate) fn check(&self) -> io::Result<()> {
         if let Some(error) = self.shared.failure() {
             return Err(error);
         }
