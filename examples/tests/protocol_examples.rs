@@ -17,9 +17,9 @@ use support::clients::{assert_at_end, bytes, end, flood, reset, round_trip, sip,
 use support::{Directory, Ended, Example, WATCHDOG, connect, output};
 use tulipa_examples::serve::{Address, Stream, raise_descriptor_limit};
 
-const STYLES: [&str; 2] = ["protocol", "buffered"];
+const STYLES: [&str; 3] = ["protocol", "buffered", "streams"];
 
-/// Both styles, and both ways to listen.
+/// All styles, and both ways to listen.
 fn each_echo_server(test: impl Fn(Example, Address)) {
     for style in STYLES {
         let (server, address) = Example::serve("echo_server", &["--style", style]);
@@ -116,7 +116,7 @@ fn a_bad_command_line_of_a_server_is_explained() {
     for arguments in [["--style", "baroque"], ["--to", "here"]] {
         let ended = Example::start("echo_server", &arguments).end();
         assert_eq!(ended.status.code(), Some(2));
-        assert!(ended.stderr.iter().any(|line| line.contains("--style protocol|buffered")));
+        assert!(ended.stderr.iter().any(|line| line.contains("--style protocol|buffered|streams")));
     }
     let ended = Example::start("echo_server", &["--bind", "256.0.0.1:0"]).end();
     assert_eq!(ended.status.code(), Some(1));
@@ -364,9 +364,14 @@ fn answer(mut client: &TcpStream, all_are_here: &Barrier) {
 
 #[test]
 fn http_get_fetches_pages_in_every_way_and_all_but_one_at_the_same_time() {
-    for (mode, together) in
-        [("sync", false), ("thread", true), ("selector", true), ("protocol", true)]
-    {
+    let modes = [
+        ("sync", false),
+        ("thread", true),
+        ("selector", true),
+        ("protocol", true),
+        ("streams", true),
+    ];
+    for (mode, together) in modes {
         let address = web_server(4, together);
         let urls = ["/bytes/5", "/bytes/300000", "", "/bytes/0"]
             .map(|path| format!("http://{address}{path}"));
@@ -382,7 +387,7 @@ fn http_get_fetches_pages_in_every_way_and_all_but_one_at_the_same_time() {
 
 #[test]
 fn http_get_says_which_page_could_not_be_had() {
-    for mode in ["sync", "thread", "selector", "protocol"] {
+    for mode in ["sync", "thread", "selector", "protocol", "streams"] {
         let address = web_server(1, false);
         let (_held, nobody) = refusing();
         let dead = format!("http://{nobody}/");

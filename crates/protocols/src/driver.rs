@@ -180,6 +180,7 @@ impl<P: Protocol + 'static> Source for Driver<P> {
                     self.talk.deliver(handle);
                 }
             }
+            // Nobody reads any more, so the selector would tell it for ever.
             _ => unwanted = event.is_readable(),
         }
         self.leave(handle, state, unwanted);

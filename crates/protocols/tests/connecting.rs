@@ -36,9 +36,9 @@ fn a_connection_is_made_before_it_is_returned_and_before_any_data() {
         });
         let notes = Notes::default();
         let connection = open(address, &notes).await.unwrap();
-        assert_eq!(notes.take(), ["made"]);
+        assert!(notes.len() >= 1, "it was made before it was returned");
         assert_eq!(connection.peer_addr(), Some(address.into()));
-        assert_eq!(notes.wait_for(3).await, ["welcome", "eof", "lost"]);
+        assert_eq!(notes.wait_for(4).await, ["made", "welcome", "eof", "lost"]);
         peer.join().unwrap();
     });
 }
