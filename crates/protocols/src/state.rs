@@ -364,6 +364,8 @@ impl State {
 
     fn open(&self) {
         match self.with_link(|link| link.open()) {
+            // A filter's code has ended the connection meanwhile.
+            Some(Ok(())) if self.phase.get() != Phase::Opening => {}
             Some(Ok(())) => {
                 self.phase.set(Phase::Open);
                 self.opened.set(true);
