@@ -151,6 +151,10 @@ impl State {
     }
 
     fn discard(&self, data: Bytes) {
+        if self.phase.get() == Phase::Ended {
+            // Perhaps no driver comes any more. Nothing is borrowed, and it is the caller's.
+            return drop(data);
+        }
         self.leaf.discard(data);
         self.attend();
     }
