@@ -1,8 +1,8 @@
 //! Fetches several pages, in one of the ways in which that was done over the years: one after the other
 //! (`sync`), in a few threads (`thread`), with a selector and bare sockets (`selector`), with a protocol and
-//! a loop (`protocol`). All but the first have their requests under way at the same time.
+//! a loop (`protocol`), with streams and coroutines (`streams`). All but the first have their requests under way at the same time.
 //!
-//! `cargo run --example http_get -- [--mode sync|thread|selector|protocol] http://HOST[:PORT]/PATH…`
+//! `cargo run --example http_get -- [--mode sync|thread|selector|protocol|streams] http://HOST[:PORT]/PATH…`
 //!
 //! It prints the status and the length of each page, in the order of the arguments.
 
@@ -11,6 +11,7 @@
 
 mod protocol;
 mod selector;
+mod streams;
 mod sync;
 mod thread;
 
@@ -97,7 +98,8 @@ fn arguments() -> Result<(Fetch, Vec<String>), lexopt::Error> {
                     Some("thread") => thread::fetch,
                     Some("selector") => selector::fetch,
                     Some("protocol") => protocol::fetch,
-                    _ => return Err("a mode is sync, thread, selector or protocol".into()),
+                    Some("streams") => streams::fetch,
+                    _ => return Err("a mode is sync, thread, selector, protocol or streams".into()),
                 }
             }
             Arg::Value(url) => urls.push(url.string()?),

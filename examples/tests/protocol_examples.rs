@@ -17,9 +17,9 @@ use support::clients::{assert_at_end, bytes, end, flood, reset, round_trip, sip,
 use support::{Directory, Ended, Example, WATCHDOG, connect, output};
 use tulipa_examples::serve::{Address, Stream, raise_descriptor_limit};
 
-const STYLES: [&str; 2] = ["protocol", "buffered"];
+const STYLES: [&str; 3] = ["protocol", "buffered", "streams"];
 
-/// Both styles, and both ways to listen.
+/// All styles, and both ways to listen.
 fn each_echo_server(test: impl Fn(Example, Address)) {
     for style in STYLES {
         let (server, address) = Example::serve("echo_server", &["--style", style]);
@@ -116,7 +116,7 @@ fn a_bad_command_line_of_a_server_is_explained() {
     for arguments in [["--style", "baroque"], ["--to", "here"]] {
         let ended = Example::start("echo_server", &arguments).end();
         assert_eq!(ended.status.code(), Some(2));
-        assert!(ended.stderr.iter().any(|line| line.contains("--style protocol|buffered")));
+        assert!(ended.stderr.iter().any(|line| line.contains("--style protocol|buffered|streams")));
     }
     let ended = Example::start("echo_server", &["--bind", "256.0.0.1:0"]).end();
     assert_eq!(ended.status.code(), Some(1));
@@ -298,6 +298,28 @@ fn the_proxy_resets_a_client_for_whom_there_is_no_server() {
     end(proxy, Signal::TERM);
 }
 
+#[test]
+fn the_chaos_proxy_cuts_and_delays_and_loses_nothing_unless_it_resets() {
+    let (echo, far) = Example::serve("echo_server", &[]);
+    let far = far.to_string();
+    let arguments = ["--to", &far, "--seed", "7", "--delay", "2", "--stall", "1"];
+    let (calm, address) = Example::serve("chaos_proxy", &arguments);
+    let clients: Vec<_> = (0..10).map(|_| connect(&address)).collect();
+    for (number, client) in clients.iter().enumerate() {
+        round_trip(client, &bytes(number, 0, 3000));
+    }
+    drop(clients);
+    end(calm, Signal::TERM);
+    let (wild, address) = Example::serve("chaos_proxy", &["--to", &far, "--reset", "1000"]);
+    let client = connect(&address);
+    // More than it lets through in either direction.
+    let _refused = (&client).write_all(&[7; 100_000]);
+    let mut rest = Vec::new();
+    (&client).read_to_end(&mut rest).expect_err("a reset");
+    end(wild, Signal::TERM);
+    end(echo, Signal::TERM);
+}
+
 /// An address that nobody listens on, and nobody else can have as long as the socket is held.
 fn refusing() -> (OwnedFd, String) {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
@@ -342,9 +364,14 @@ fn answer(mut client: &TcpStream, all_are_here: &Barrier) {
 
 #[test]
 fn http_get_fetches_pages_in_every_way_and_all_but_one_at_the_same_time() {
-    for (mode, together) in
-        [("sync", false), ("thread", true), ("selector", true), ("protocol", true)]
-    {
+    let modes = [
+        ("sync", false),
+        ("thread", true),
+        ("selector", true),
+        ("protocol", true),
+        ("streams", true),
+    ];
+    for (mode, together) in modes {
         let address = web_server(4, together);
         let urls = ["/bytes/5", "/bytes/300000", "", "/bytes/0"]
             .map(|path| format!("http://{address}{path}"));
@@ -360,7 +387,7 @@ fn http_get_fetches_pages_in_every_way_and_all_but_one_at_the_same_time() {
 
 #[test]
 fn http_get_says_which_page_could_not_be_had() {
-    for mode in ["sync", "thread", "selector", "protocol"] {
+    for mode in ["sync", "thread", "selector", "protocol", "streams"] {
         let address = web_server(1, false);
         let (_held, nobody) = refusing();
         let dead = format!("http://{nobody}/");

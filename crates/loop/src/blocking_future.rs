@@ -148,6 +148,9 @@ impl Remote {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// A panic of `make` itself goes to the loop's exception handler, and the result is
+    /// [`JoinError::Cancelled`].
+    ///
     /// # Order
     /// As [`call_soon`](Self::call_soon); the task's first step is in the turn after that.
     ///

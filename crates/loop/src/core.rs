@@ -132,11 +132,13 @@ pub(crate) struct ReadyQueue {
 }
 
 impl ReadyQueue {
+    #[inline]
     pub(crate) fn push(&mut self, entry: Ready) -> u64 {
         self.entries.push_back(entry);
         self.first + self.entries.len() as u64 - 1
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Ready> {
         let entry = self.entries.pop_front()?;
         self.first += 1;

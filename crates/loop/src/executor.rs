@@ -116,6 +116,9 @@ impl LoopHandle {
     ///
     /// # Errors
     /// What is still running when the time is over; it goes on, and nobody waits for it any more.
+    ///
+    /// # Cancel safety
+    /// Once it was polled the executor is shut down; giving this up only ends the wait.
     pub async fn shutdown_default_executor(
         &self,
         timeout: Option<Duration>,

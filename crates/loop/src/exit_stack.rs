@@ -51,7 +51,8 @@ impl AsyncExitStack {
     ///
     /// The exits run in whatever way the body ends: with a value, with a panic, which goes on afterwards,
     /// or because the task is cancelled. The body is then dropped where it is suspended, the exits run,
-    /// and after them the cancel goes on to what is around this.
+    /// and after them the cancel goes on to what is around this: the next `cancellable`, or the task, as soon
+    /// as no other clean-up is at work in there.
     ///
     /// # Panics
     /// With the panic of the body, or else the first one of an exit, when all exits have run; others are
@@ -66,12 +67,12 @@ impl AsyncExitStack {
         // Called inside, because a closure may do something before it gives its future.
         let ended = caught(cancellable(async move { body(handle).await })).await;
         let closed = caught(stack.aclose()).await;
-        if let Ok(Err(Cancelled)) = ended {
-            cancel_again();
+        if let (Ok(Err(Cancelled)), Some(task)) = (&ended, current_task()) {
+            task.pass_cancel_on();
         }
         match (ended, closed) {
             (Ok(Ok(value)), Ok(())) => value,
-            // Until a frame around this takes the request, or the task is dropped.
+            // Until the frame around this ends, or the task.
             (Ok(Err(Cancelled)), Ok(())) => pending().await,
             (Ok(_), Err(payload)) | (Err(payload), Ok(())) => resume_unwind(payload),
             (Err(first), Err(second)) => {

@@ -139,7 +139,7 @@ pub struct GroupTask<T> {
 /// [`GroupError`].
 ///
 /// # Panics
-/// With the panic of a child, or of the body; outside of a running loop.
+/// With the panic of a child, or of the body, and then the errors are dropped; outside of a running loop.
 ///
 /// # Cancel safety
 /// When it is dropped, all children are dropped before the loop's turn ends, without clean-up that

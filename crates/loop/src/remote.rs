@@ -273,7 +273,14 @@ impl fmt::Debug for Shared {
 impl Core {
     /// Moves what other threads asked for into the ready queue: what is there now, not what comes
     /// meanwhile, so that a busy thread cannot hold the loop.
+    #[inline]
     pub(crate) fn receive(&self) {
+        if !self.shared.is_empty() {
+            self.receive_some();
+        }
+    }
+
+    fn receive_some(&self) {
         for _ in 0..self.shared.queue.len() {
             let Ok(message) = self.shared.queue.pop() else { break };
             match message {

@@ -137,7 +137,9 @@ impl Deadline {
         if !timers.borrow().contains(timer) {
             self.timer = None;
             self.handle.core.wait_over(&mut self.wait);
-            return Poll::Ready(());
+            // A loop that is closed has dropped its timers, and wakes nobody any more.
+            let early = self.handle.is_closed() && self.when > self.handle.time();
+            return if early { Poll::Pending } else { Poll::Ready(()) };
         }
         let known = timers.borrow().wakes(timer, context.waker());
         if !known {

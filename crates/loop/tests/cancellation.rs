@@ -6,11 +6,14 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::future::{pending, ready};
 use std::rc::Rc;
+use std::time::Duration;
 
 use common::{Log, OnDrop, never, reporting_loop};
 use futures_lite::future::{or, zip};
 use proptest::prelude::*;
-use tulipa_loop::{Cancelled, TaskRef, TaskStatus, cancellable, current_task, shield, yield_now};
+use tulipa_loop::{
+    Cancelled, JoinError, TaskRef, TaskStatus, cancellable, current_task, shield, yield_now,
+};
 use tulipa_testing::VirtualLoop;
 
 #[test]
@@ -289,6 +292,35 @@ fn outside_of_a_task_a_frame_is_its_future() {
     let virtual_loop = VirtualLoop::new();
     assert_eq!(virtual_loop.run_until_complete(cancellable(ready(4))).unwrap(), Ok(4));
     assert_eq!(futures_lite::future::block_on(cancellable(ready(4))), Ok(4));
+}
+
+#[test]
+fn a_frame_that_is_put_aside_keeps_the_request_until_it_is_polled_or_dropped() {
+    for dropped in [false, true] {
+        let virtual_loop = VirtualLoop::new();
+        let mut task = virtual_loop.spawn(async move {
+            let mut aside = Box::pin(cancellable(pending::<()>()));
+            assert!(futures_lite::future::poll_once(&mut aside).await.is_none());
+            yield_now().await;
+            yield_now().await;
+            if dropped {
+                drop(aside);
+                pending().await
+            } else {
+                aside.await
+            }
+        });
+        virtual_loop.run_once(Duration::ZERO).unwrap();
+        task.cancel();
+        virtual_loop.run_once(Duration::ZERO).unwrap();
+        assert!(!task.is_done() && task.is_cancelling());
+        virtual_loop.run_until_idle();
+        match task.try_result() {
+            Some(Err(JoinError::Cancelled)) => assert!(dropped),
+            Some(Ok(Err(Cancelled))) => assert!(!dropped),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -219,3 +219,65 @@ fn exits_run_although_one_of_them_panics_twice_and_a_body_before_it_is_a_future(
     let heard = ["drop", "poll"].map(|panic| reports.iter().any(|report| report.contains(panic)));
     assert_eq!((heard, reports.len()), ([true; 2], 2), "{reports:?}");
 }
+
+/// Cancels a task in which a scope and something with a frame of its own run side by side.
+fn cancel_siblings<T: 'static>(
+    task: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) -> Pin<Box<dyn Future<Output = T>>>,
+) -> (Vec<String>, Option<Result<T, JoinError>>, Duration) {
+    let (virtual_loop, reports) = reporting_loop();
+    let log = Log::default();
+    let (exits, cleans) = (log.clone(), log.clone());
+    let scope = AsyncExitStack::run(async move |stack| {
+        stack.push(exit(exits, "exit"));
+        pending::<()>().await;
+    });
+    let sibling = async move {
+        assert!(cancellable(pending::<()>()).await.is_err());
+        let again = cancellable(sleep(5 * SECOND)).await.is_err();
+        cleans.add(if again { "cancelled twice" } else { "cleaned up" });
+    };
+    let both = Box::pin(async {
+        futures_lite::future::zip(scope, sibling).await;
+    });
+    let mut task = virtual_loop.spawn(task(both));
+    virtual_loop.run_until_idle();
+    task.cancel();
+    virtual_loop.run_until_idle();
+    let start = virtual_loop.time();
+    while !task.is_done() {
+        assert!(task.is_cancelling() || virtual_loop.time() - start < SECOND);
+        virtual_loop.advance(SECOND);
+        assert!(virtual_loop.time() - start < 60 * SECOND, "the task hangs: {task:?}");
+    }
+    assert!(reports.take().is_empty());
+    (log.take(), task.try_result(), virtual_loop.time() - start)
+}
+
+#[test]
+fn a_cancel_goes_on_to_what_is_around_and_not_to_siblings_that_have_had_it() {
+    let framed = cancel_siblings(|both| Box::pin(async { cancellable(both).await.is_err() }));
+    assert_eq!(framed.0, ["exit", "cleaned up"]);
+    assert!(matches!(framed.1, Some(Ok(true))), "{:?}", framed.1);
+    assert_eq!(framed.2, 5 * SECOND, "when the other one has cleaned up");
+
+    let bare = cancel_siblings(|both| both);
+    assert_eq!(bare.0, ["exit", "cleaned up"]);
+    assert!(matches!(bare.1, Some(Err(JoinError::Cancelled))), "{:?}", bare.1);
+    assert_eq!(bare.2, 5 * SECOND);
+
+    // A frame that goes before it could end hands the request to the one around it.
+    let given_up = cancel_siblings(|both| {
+        Box::pin(async {
+            let inner = async { timeout(2 * SECOND, cancellable(both)).await.is_err() };
+            cancellable(async {
+                assert!(inner.await);
+                pending::<()>().await;
+            })
+            .await
+            .is_err()
+        })
+    });
+    assert_eq!(given_up.0, ["exit"]);
+    assert!(matches!(given_up.1, Some(Ok(true))), "{:?}", given_up.1);
+    assert_eq!(given_up.2, 2 * SECOND);
+}

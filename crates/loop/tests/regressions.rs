@@ -13,6 +13,9 @@
 //! | B59, B126, B127 | `signals` |
 //! | B60 | `fork` |
 //! | B61, B62 | `threads`, `thread_pool`, `executor` |
+//! | B98, B99 | `cancellation`, `task_time` |
+//! | B105, B108 | `groups` |
+//! | B106, B107, B110 | `tasks`; B110 also `reentrancy`, which checks the order of random programs |
 //! | B128 | does not arise: nothing here waits for children, and no `close` is retried |
 
 mod common;

@@ -93,6 +93,19 @@ fn the_result_of_a_task_that_has_ended_is_there_on_its_own_thread_too() {
 }
 
 #[test]
+fn a_panic_of_what_makes_the_future_is_reported_and_nobody_waits_for_ever() {
+    let (virtual_loop, reports) = reporting_loop();
+    let make = || -> std::future::Ready<()> { panic!("nothing was made") };
+    let future = virtual_loop.remote().spawn(make).unwrap();
+    virtual_loop.run_until_idle();
+    assert!(future.is_done() && !future.cancel());
+    assert!(matches!(future.wait(), Err(JoinError::Cancelled)));
+    let reports = reports.take();
+    assert_eq!(reports.len(), 1);
+    assert!(reports[0].contains("nothing was made"), "{reports:?}");
+}
+
+#[test]
 fn a_task_cancelled_before_it_is_started_never_is() {
     let virtual_loop = VirtualLoop::new();
     let future = virtual_loop.remote().spawn(|| async { unreachable!("it is cancelled") }).unwrap();

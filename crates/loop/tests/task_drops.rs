@@ -1,4 +1,4 @@
-//! Runs small programs over every public future of tasks and time, and drops one of their tasks after
+//! Runs small programs over every public future that needs no operating system, and drops one of their tasks after
 //! each step. Whatever was dropped, the others end, and nothing is left behind.
 
 #[path = "task_common/mod.rs"]
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use common::{Log, reporting_loop};
 use tulipa_loop::{
-    AsyncExitStack, ContextVar, LoopBound, ReturnWhen, StartError, Starting, Task, TaskStatus,
-    Timeout, as_completed, cancellable, gather, interval, shield, sleep, spawn, staggered_race,
-    task_group, timeout, try_gather, wait, wait_for, yield_now,
+    AsyncExitStack, ContextVar, Job, LoopBound, LoopHandle, ReturnWhen, StartError, Starting, Task,
+    TaskStatus, Timeout, as_completed, cancellable, gather, interval, shield, sleep, sleep_until,
+    spawn, staggered_race, task_group, timeout, timeout_at, try_gather, wait, wait_for, waiting_on,
+    yield_now,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -229,5 +230,36 @@ fn wrapping() {
         });
         assert_eq!(LoopBound::new(scope).await, (Some(1), Some(1)));
         assert_eq!(NUMBER.get(), None);
+    });
+}
+
+#[test]
+fn promises_jobs_and_tasks_from_elsewhere() {
+    drop_each(|| async {
+        let handle = LoopHandle::current();
+        let (promise, future) = handle.create_future();
+        handle.call_later(SECOND, move |_| {
+            let _unwanted = promise.set(Rc::new(1));
+        });
+        assert_eq!(*waiting_on("a value", future).await.unwrap(), 1);
+
+        let (promise, future) = handle.create_future();
+        handle.call_later(SECOND, move |_| {
+            let _unwanted = promise.set(2);
+        });
+        let shared = future.shared();
+        let also = spawn(shared.clone());
+        assert_eq!((shared.await, also.await.unwrap()), (Ok(2), Ok(2)));
+
+        let (job, result) = Job::new(|| 3);
+        handle.call_later(SECOND, |_| job.run());
+        assert_eq!(result.await.unwrap(), 3);
+
+        let elsewhere = handle.remote().spawn(|| async {
+            sleep_until(LoopHandle::current().time() + SECOND).await;
+            4
+        });
+        assert_eq!(elsewhere.unwrap().await.unwrap(), 4);
+        assert!(timeout_at(handle.time() + SECOND, pending::<()>()).await.is_err());
     });
 }

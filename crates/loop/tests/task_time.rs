@@ -4,7 +4,7 @@
 mod common;
 
 use std::future::{pending, ready};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -87,6 +87,23 @@ fn a_sleep_follows_the_task_that_polls_it() {
         assert!(futures_lite::future::poll_once(&mut moving).await.is_none());
         spawn(moving).await.unwrap();
     });
+}
+
+#[test]
+fn a_sleep_of_a_closed_loop_is_never_early() {
+    let virtual_loop = VirtualLoop::new();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut before = virtual_loop.sleep(SECOND);
+    assert!(Pin::new(&mut before).poll(&mut context).is_pending());
+    let mut after = virtual_loop.sleep(SECOND);
+    virtual_loop.close().unwrap();
+    for _ in 0..2 {
+        assert!(Pin::new(&mut before).poll(&mut context).is_pending());
+        assert!(Pin::new(&mut after).poll(&mut context).is_pending());
+    }
+    virtual_loop.world().advance(SECOND);
+    assert!(Pin::new(&mut before).poll(&mut context).is_ready());
+    assert!(Pin::new(&mut after).poll(&mut context).is_ready());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
 use common::{Log, OnDrop, never, reporting_loop};
 use tulipa_loop::{
@@ -67,6 +68,34 @@ fn a_yield_is_exactly_one_turn() {
         LoopHandle::current().statistics().turns - before
     });
     assert_eq!(turns.unwrap(), 1);
+}
+
+#[test]
+fn b107_a_task_that_wakes_itself_starves_neither_timers_nor_others() {
+    let virtual_loop = VirtualLoop::new();
+    let greedy = Rc::new(Cell::new(0));
+    let counted = greedy.clone();
+    let task = virtual_loop.spawn(async move {
+        poll_fn(|context| {
+            counted.set(counted.get() + 1);
+            context.waker().wake_by_ref();
+            Poll::<()>::Pending
+        })
+        .await;
+    });
+    let beside = virtual_loop.spawn(async {
+        for _ in 0..10 {
+            yield_now().await;
+        }
+    });
+    let fired = Rc::new(Cell::new(false));
+    let timer = fired.clone();
+    virtual_loop.call_later(Duration::ZERO, move |_| timer.set(true));
+    for _ in 0..11 {
+        virtual_loop.run_once(Duration::ZERO).unwrap();
+    }
+    assert!(fired.get() && beside.is_done());
+    assert_eq!((greedy.get(), task.cancel()), (11, true), "each has one step in each turn");
 }
 
 #[test]

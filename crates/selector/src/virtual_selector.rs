@@ -106,14 +106,14 @@ struct State {
     shuffle: Option<Shuffle>,
 }
 
-/// What a script does to the world.
-type Act = Box<dyn FnOnce(&VirtualHandle)>;
-
 /// An entry of the script.
 enum Scripted {
     Ready(VirtualId, Readiness),
     Call(Act),
 }
+
+/// What the outside world does at some instant.
+type Act = Box<dyn FnOnce(&VirtualHandle)>;
 
 type Shuffle = Box<dyn FnMut(usize) -> usize>;
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 
-use crate::{Joined, StreamReader, StreamWriter};
+use crate::{ReadWrite, StreamReader, StreamWriter};
 
 impl AsyncRead for StreamReader {
     fn poll_read(
@@ -57,7 +57,7 @@ impl AsyncWrite for StreamWriter {
     }
 }
 
-impl AsyncRead for Joined {
+impl AsyncRead for ReadWrite {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -67,7 +67,7 @@ impl AsyncRead for Joined {
     }
 }
 
-impl AsyncBufRead for Joined {
+impl AsyncBufRead for ReadWrite {
     fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         Pin::new(&mut self.get_mut().reader).poll_fill_buf(context)
     }
@@ -77,7 +77,7 @@ impl AsyncBufRead for Joined {
     }
 }
 
-impl AsyncWrite for Joined {
+impl AsyncWrite for ReadWrite {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -25,26 +25,37 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg(unix)]
 
+pub mod codec;
+mod copy;
 mod duplex;
 mod error;
+pub mod fs;
 mod futures_io;
-mod joined;
+#[cfg(feature = "hyper")]
+mod hyper_io;
 mod lines;
 mod open;
 mod poll_write;
 mod protocol;
+mod read_write;
 mod reader;
 mod shared;
+#[cfg(feature = "tokio-io")]
+mod tokio_io;
 mod writer;
 
+pub use copy::{copy, copy_bidirectional};
 pub use duplex::{Streams, duplex, open_link};
 pub use error::{IncompleteRead, LimitOverrun, ReadError};
-pub use joined::Joined;
+#[cfg(feature = "hyper")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hyper")))]
+pub use hyper_io::{LoopExecutor, LoopTimer};
 pub use lines::{Line, Lines};
 pub use open::{
     DEFAULT_LIMIT, HandlerResult, open_connection, open_connection_with, open_unix_connection,
     start_server, start_server_with, start_unix_server,
 };
 pub use protocol::StreamProtocol;
+pub use read_write::ReadWrite;
 pub use reader::StreamReader;
 pub use writer::StreamWriter;

@@ -79,10 +79,10 @@ impl StreamWriter {
 
     fn poll_event(&mut self, context: &mut Context<'_>, event: Event) -> Poll<io::Result<()>> {
         let known = self.waiting.0.take().filter(|(known, _)| *known == event);
-        let mut future = match known {
-            Some((_, future)) => future,
-            None if self.has_come(context, event) => return Poll::Ready(Ok(())),
-            None => {
+        let mut future = match (known, self.at_once(context, event)) {
+            (_, Some(result)) => return Poll::Ready(result),
+            (Some((_, future)), None) => future,
+            (None, None) => {
                 let writer = self.clone();
                 Box::pin(async move { writer.until(event).await })
             }
@@ -94,9 +94,16 @@ impl StreamWriter {
         polled
     }
 
-    /// Whether there is nothing to wait for and nothing wrong, as nearly always.
-    fn has_come(&self, context: &mut Context<'_>, event: Event) -> bool {
+    /// What can be said without waiting, as nearly always. When the connection is over that is everything: who asks
+    /// for several things in one step must not be told to come again by each.
+    fn at_once(&self, context: &mut Context<'_>, event: Event) -> Option<io::Result<()>> {
         let transport = self.transport();
+        if self.has_ended() {
+            return Some(match event {
+                Event::Room => self.check(),
+                Event::Flushed => self.failure().map_or(Ok(()), Err),
+            });
+        }
         let come = match event {
             Event::Room => {
                 let high = transport.get_write_buffer_limits().high;
@@ -104,7 +111,7 @@ impl StreamWriter {
             }
             Event::Flushed => pin!(transport.flushed()).poll(context).is_ready(),
         };
-        come && !transport.is_closing()
+        (come && !transport.is_closing()).then_some(Ok(()))
     }
 
     async fn until(&self, event: Event) -> io::Result<()> {

@@ -61,7 +61,7 @@ impl StreamWriter {
     }
 
     /// Writes all of `data`, waiting for room where there is none: never more than the transport's high
-    /// limit and one piece of 64 KiB wait to be sent.
+    /// limit and one piece of 256 KiB wait to be sent.
     ///
     /// # Errors
     /// As [`drain`](Self::drain), and after [`write_eof`](Self::write_eof).
@@ -202,7 +202,15 @@ impl StreamWriter {
         self.check()
     }
 
-    fn check(&self) -> io::Result<()> {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.has_ended()
+    }
+
+    pub(crate) fn failure(&self) -> Option<io::Error> {
+        self.shared.failure()
+    }
+
+    pub(crate) fn check(&self) -> io::Result<()> {
         if let Some(error) = self.shared.failure() {
             return Err(error);
         }
@@ -218,7 +226,7 @@ fn not_connected(error: &'static str) -> io::Error {
 }
 
 /// What [`StreamWriter::write_all`] writes between two looks at the flow.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 256 * 1024;
 
 impl fmt::Debug for StreamWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

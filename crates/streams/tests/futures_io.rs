@@ -14,7 +14,7 @@ use futures_lite::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt};
 use futures_lite::{StreamExt, stream};
 use tulipa_loop::{sleep, spawn};
 use tulipa_protocols::WriteBufferLimits;
-use tulipa_streams::{DEFAULT_LIMIT, Joined, ReadError, open_link};
+use tulipa_streams::{DEFAULT_LIMIT, ReadError, ReadWrite, open_link};
 
 #[test]
 fn lines_are_text_without_their_ends() {
@@ -61,7 +61,7 @@ fn a_stream_of_lines_goes_on_behind_a_bad_line_and_ends_with_the_connection() {
 }
 
 /// The halves as a library sees them that knows only the traits.
-fn as_traits<S: Into<Joined>>(streams: S) -> impl AsyncBufRead + AsyncWrite + Unpin {
+fn as_traits<S: Into<ReadWrite>>(streams: S) -> impl AsyncBufRead + AsyncWrite + Unpin {
     streams.into()
 }
 

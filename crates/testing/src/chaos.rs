@@ -177,13 +177,14 @@ impl Way {
 
     /// When what is received now is passed on.
     fn time(&self, handle: &LoopHandle, side: usize) -> Instant {
-        let mut random = self.random.borrow_mut();
-        let delay = random.duration(self.chaos.delay.clone());
-        let stalls = random.chance(self.chaos.stalls);
-        let stall = if stalls { random.duration(self.chaos.stall.clone()) } else { Duration::ZERO };
-        drop(random);
+        let delay = self.random.borrow_mut().duration(self.chaos.delay.clone());
+        let mut stall = Duration::ZERO;
+        if self.random.borrow_mut().chance(self.chaos.stalls) {
+            stall = self.random.borrow_mut().duration(self.chaos.stall.clone());
+        }
         let lane = &self.lanes[side];
-        let time = (handle.time() + delay).max(lane.last.get().unwrap_or(handle.time())) + stall;
+        let now = handle.time();
+        let time = (now + delay).max(lane.last.get().unwrap_or(now)) + stall;
         lane.last.set(Some(time));
         time
     }

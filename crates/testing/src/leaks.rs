@@ -21,6 +21,12 @@ pub(crate) fn of(handle: &LoopHandle) -> Vec<String> {
     pending
 }
 
+/// Who waits for what, and where tasks wait for each other: for a program that cannot go on.
+pub(crate) fn await_graph(handle: &LoopHandle) -> String {
+    let graph = handle.await_graph().to_string();
+    graph.lines().map(|line| format!("\n  {line}")).collect()
+}
+
 /// One line for each.
 pub(crate) fn list(what: &str, pending: &[String]) -> String {
     pending.iter().map(|pending| format!("\n  {what}: {pending}")).collect()

@@ -39,7 +39,8 @@
 //! checks the order of it; a `MemoryLink` connects two of them in virtual time.
 //!
 //! # Limits
-//! Virtual time has no descriptors: readers and transports over sockets need a real clock.
+//! Virtual time has no descriptors: readers need a real clock, and what makes connections needs a
+//! [`MemoryNetwork`]. What is about protocols is there on unix.
 //!
 //! # Map
 //! | module | what is in it |
@@ -49,6 +50,12 @@
 //! | `stage` | the loop of a test, and how it is driven |
 //! | `leaks` | what is pending on a loop, in words |
 //! | `virtual_loop` | [`VirtualLoop`] |
+//! | `network` | [`MemoryNetwork`], [`Path`]; [`Fault`], [`Faults`] |
+//! | `simulation` | [`Simulation`], [`Sim`], [`Sabotage`]: a program with many seeds |
+//! | `random`, `trace` | [`Random`] numbers of a seed; the [`Trace`] of what happened |
+//! | `transport` | [`check_transport`], [`Record`], [`MemoryLink`], [`ToyRecords`] |
+//! | `mock`, `scripted`, `test_selector` | [`AsyncMock`]; [`ScriptedSocket`]; [`TestSelector`] |
+//! | `chaos` | [`chaos_proxy`]: a bad network for real sockets |
 
 #![forbid(unsafe_code)]
 

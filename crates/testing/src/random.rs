@@ -101,7 +101,7 @@ mod tests {
         let drawn: Vec<_> = (0..1000).map(|_| random.within(3..=6)).collect();
         assert_eq!((drawn.iter().min(), drawn.iter().max()), (Some(&3), Some(&6)));
         assert_eq!(random.below(0), 0);
-        assert_eq!(random.within(0..=u64::MAX).count_ones() > 64, false);
+        assert!((0..1000).map(|_| random.within(0..=u64::MAX)).any(|drawn| drawn > u64::MAX / 2));
         assert!((0..1000).all(|_| !random.chance(0) && random.chance(1000)));
     }
 }

@@ -233,7 +233,10 @@ impl Driver<'_> {
                      only when the test awaits `advance`"
                 ))
             }
-            None => Err(format!("{deadlock}: nothing can run and no timer is set")),
+            None => {
+                let stuck = "nothing can make progress: nothing can run and no timer is set";
+                Err(format!("{deadlock}; {stuck}"))
+            }
         }
     }
 }

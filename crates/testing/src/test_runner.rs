@@ -143,7 +143,7 @@ impl TestRunner {
         let limits = self.limits();
         if let Err(reason) = stage.run_until_done(&task, limits) {
             let pending = leaks::of(&handle);
-            let pending = leaks::list("pending", &pending);
+            let pending = leaks::list("pending", &pending) + &leaks::await_graph(&handle);
             let mut findings = Findings(vec![format!("the test cannot end: {reason}{pending}")]);
             findings.0.append(&mut reports.take());
             ignore_reports(&handle);

@@ -7,12 +7,14 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tulipa_loop::{sleep, spawn};
+use tulipa_loop::{LoopHandle, sleep, spawn};
 use tulipa_protocols::{
     AfterEof, Connect, Listen, Protocol, Transport, create_connection, create_server,
     create_unix_server,
 };
-use tulipa_testing::{Chunking, Fault, Faults, MemoryNetwork, Path, VirtualLoop};
+use tulipa_testing::{
+    Chunking, Clock, Fault, Faults, MemoryNetwork, Path, TestRunner, VirtualLoop, elapsed, world,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -458,4 +460,24 @@ fn who_closes_when_data_comes_with_output_left_does_not_spin() {
     far.transport().resume_reading();
     rig.virtual_loop.run_until_idle();
     assert_eq!(far.bytes(), [7; 10_000]);
+}
+
+#[test]
+fn a_test_with_a_jumping_clock_has_a_network_in_its_world() {
+    TestRunner::new().clock(Clock::Autojump).strict(true).run(async {
+        let network = MemoryNetwork::new(&world(), 1);
+        network.install(&LoopHandle::current());
+        network.set_default_path(Path::new().latency(SECOND..=SECOND));
+        let far = Log::default();
+        let log = far.clone();
+        let server = create_server("localhost:7", move || echoing(&log)).await.unwrap();
+        let near = Log::default();
+        create_connection("localhost:7", || logging(&near)).await.unwrap();
+        assert_eq!(elapsed(), 2 * SECOND);
+        near.transport().write(b"hello");
+        near.transport().write_eof();
+        assert_eq!(near.lost().await, None);
+        assert_eq!((near.bytes(), elapsed()), (b"hello".to_vec(), 4 * SECOND));
+        assert_eq!(server.shutdown(SECOND).await, 0);
+    });
 }

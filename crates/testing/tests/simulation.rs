@@ -90,6 +90,7 @@ fn echo(seeds: u64) -> Summary {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what was run is what `--nocapture` asks for")]
 fn echo_keeps_its_promises_with_every_fault() {
     let summary = echo(500);
     // TULIPA_SIM_SEED runs one seed only.

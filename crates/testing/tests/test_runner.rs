@@ -223,6 +223,39 @@ fn a_deadlock_fails_with_what_is_pending() {
     );
     assert!(text.contains("\n  pending: <Task pending name='test'"), "{text}");
     assert!(text.contains("\n  pending: <Task pending name='stuck'"), "{text}");
+    assert!(text.contains("nothing can make progress"), "{text}");
+    let waits = "\n    | join of 'stuck'";
+    assert!(text.contains("\n  await graph of loop") && text.contains(waits), "{text}");
+}
+
+#[test]
+fn five_polls_of_half_a_second_take_no_time() {
+    by(Clock::Autojump).strict(true).run(async {
+        let done = Rc::new(Cell::new(false));
+        let remote = done.clone();
+        let action = spawn(async move {
+            sleep(Duration::from_millis(2300)).await;
+            remote.set(true);
+        });
+        let mut polls = 0;
+        while !done.get() {
+            sleep(Duration::from_millis(500)).await;
+            polls += 1;
+        }
+        action.await.unwrap();
+        assert_eq!((polls, elapsed()), (5, Duration::from_millis(2500)));
+    });
+}
+
+#[test]
+fn several_tests_share_one_loop_as_tasks() {
+    by(Clock::Autojump).strict(true).run(async {
+        let tests: Vec<_> = (1..=3).map(|seconds| spawn(sleep(secs(seconds)))).collect();
+        for test in tests {
+            test.await.unwrap();
+        }
+        assert_eq!(elapsed(), secs(3));
+    });
 }
 
 #[test]

@@ -25,16 +25,18 @@
 //!
 //! # Limits
 //! A loop lives on one thread, and one loop runs on a thread at a time. Several cores take several loops,
-//! which talk through [`Remote`]. Transports and protocols are for unix. Streams and TLS are not there yet.
+//! which talk through [`Remote`]. Transports, protocols and streams are for unix. TLS is not there yet.
 //!
 //! # Features
 //! `macros` is on by default.
 //!
 //! | feature | adds |
 //! |---|---|
+//! | `hyper` | hyper's `Read`, `Write`, `Timer`, `Executor` for streams and loops, on unix |
 //! | `macros` | the attribute `main` |
 //! | `signal` | signal handlers, `ctrl_c`, signals as a stream, on unix; [`run()`] listens to Ctrl-C |
 //! | `testing` | the attribute `test`, and the module `testing`: loops in virtual time |
+//! | `tokio-io` | tokio's `AsyncRead` and `AsyncWrite` for streams, on unix |
 //! | `full` | all of these |
 //!
 //! # Map
@@ -42,6 +44,7 @@
 //! |---|---|---|
 //! | here | [`run()`], [`EventLoop`], [`spawn`], [`sleep()`], [`timeout()`], [`task_group`], … | `tulipa-loop` |
 //! | here, on unix | `Protocol`, `Transport`, `create_connection`, `create_server`, … | `tulipa-protocols` |
+//! | here, on unix | `open_connection`, `start_server`, `StreamReader`, `StreamWriter`, `codec`, `fs`, … | `tulipa-streams` |
 //! | [`sync`] | locks, semaphores, barriers, queues | `tulipa-sync` |
 //! | [`selector`] | what waits for readiness, and is the clock | `tulipa-selector` |
 //! | `testing` | tests with a loop of their own, and loops in virtual time | `tulipa-testing` |
@@ -65,6 +68,9 @@ pub use tulipa_macros::test;
 pub use tulipa_protocols::*;
 #[doc(inline)]
 pub use tulipa_selector as selector;
+#[cfg(unix)]
+#[doc(inline)]
+pub use tulipa_streams::*;
 #[doc(inline)]
 pub use tulipa_sync as sync;
 #[cfg(feature = "testing")]

@@ -102,3 +102,24 @@ fn a_protocol_serves_and_another_one_connects() {
     result.expect("it runs").expect("it connects");
     assert_eq!(answer.take().as_deref(), Some(&b"HELLO"[..]));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_coroutine_serves_and_another_one_connects() {
+    use tulipa::{ReadError, open_connection, start_server};
+
+    let result = tulipa::run(async {
+        let server = start_server("127.0.0.1:0", async |mut reader, writer| {
+            let line = reader.read_line().await?.to_ascii_uppercase();
+            writer.write(&line);
+            Ok::<(), ReadError>(())
+        });
+        let server = server.await?;
+        let address = server.local_addrs()[0].inet().expect("an internet address");
+        let (mut reader, writer) = open_connection(address).await?;
+        writer.write(b"hello\n");
+        assert_eq!(reader.read_line().await?, b"HELLO\n");
+        Ok::<(), ReadError>(())
+    });
+    result.expect("it runs").expect("it connects");
+}

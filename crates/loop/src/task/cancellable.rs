@@ -47,6 +47,9 @@ use crate::{Cancelled, LoopHandle};
 /// request stays pending for what comes next. Otherwise the future is dropped and the request is
 /// consumed. To end after the clean-up just return, or cancel the task again.
 ///
+/// It is one from its first poll until it has ended or is dropped, whether anybody polls it or not. One that
+/// is put aside for a while keeps a request for when it is polled again; drop it if the task is to end before.
+///
 /// Outside of a task, in the main future of `run_until_complete` for example, there is nothing to
 /// cancel, and this is the future itself.
 ///

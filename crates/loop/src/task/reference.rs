@@ -157,7 +157,7 @@ impl TaskRef {
     /// `cancelling() > 0`.
     pub fn is_cancelling(&self) -> bool {
         let mut tasks = self.handle.core.tasks.borrow_mut();
-        tasks.get_pending(self.key).is_some_and(|entry| entry.requested)
+        tasks.get_pending(self.key).is_some_and(|entry| entry.is_cancelling())
     }
 
     /// Where it was spawned; `None` once it has ended and its handle is gone.
@@ -189,7 +189,7 @@ impl TaskRef {
 
     /// Asks the task to end. Returns `false` if it has ended already. Stands for `cancel`.
     ///
-    /// The request goes to every innermost [`cancellable`](crate::cancellable) that is being awaited:
+    /// The request goes to every innermost [`cancellable`](crate::cancellable) that was polled and lives:
     /// that one gives `Err(Cancelled)`, which consumes the request, and the task goes on. Without any
     /// the task's future is dropped at its next suspension, or at the loop's next turn if it is
     /// suspended now; one that was never polled never is. Nothing is dropped inside this call.
@@ -206,6 +206,11 @@ impl TaskRef {
             self.handle.core.release(&self.handle, || waker.wake());
         }
         pending
+    }
+
+    /// The running task has consumed a request on behalf of what is around, which is to have it now.
+    pub(crate) fn pass_cancel_on(&self) {
+        self.handle.core.tasks.borrow_mut().pass_on(self.key);
     }
 
     /// Calls `callback` once the task has ended. Stands for `add_done_callback`.

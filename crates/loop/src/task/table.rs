@@ -67,6 +67,8 @@ pub(super) struct Extras {
     frames: Slots<Frame>,
     /// The innermost frame that is being polled.
     innermost: Option<Token>,
+    /// Whether the task is to be cancelled once it has no frames: see [`Tasks::pass_on`].
+    passed_on: bool,
 }
 
 pub(super) type Finisher = Box<dyn FnOnce(&LoopHandle)>;
@@ -86,6 +88,8 @@ struct Frame {
     children: u32,
     /// Whether it was a leaf when a request came, which nothing inside it has consumed.
     hit: bool,
+    /// Whether it is to end as soon as it is a leaf: see [`Tasks::pass_on`].
+    passed_on: bool,
     waker: Option<Waker>,
 }
 
@@ -137,8 +141,19 @@ impl Entry {
     }
 
     fn step(&self) -> Step {
-        let framed = self.extras.as_ref().is_some_and(|extras| !extras.frames.is_empty());
-        if self.doomed || (self.requested && !framed) { Step::Drop } else { Step::Poll }
+        let Some(extras) = &self.extras else {
+            return if self.doomed || self.requested { Step::Drop } else { Step::Poll };
+        };
+        let cancelled = (self.requested || extras.passed_on) && extras.frames.is_empty();
+        if self.doomed || cancelled { Step::Drop } else { Step::Poll }
+    }
+
+    /// Whether a request is pending.
+    pub(super) fn is_cancelling(&self) -> bool {
+        let passed_on = |extras: &Extras| {
+            extras.passed_on || extras.frames.iter().any(|(_, frame)| frame.passed_on)
+        };
+        self.requested || self.extras.as_deref().is_some_and(passed_on)
     }
 }
 
@@ -401,7 +416,8 @@ impl Tasks {
         let key = match known {
             Some(key) => key,
             None => {
-                let new = Frame { parent: None, children: 0, hit: false, waker: None };
+                let (parent, children, waker) = (None, 0, None);
+                let new = Frame { parent, children, hit: false, passed_on: false, waker };
                 extras.frames.insert(new).ok()?
             }
         };
@@ -444,8 +460,11 @@ impl Tasks {
         let requested = entry.requested;
         let Some(frames) = entry.frames() else { return false };
         let Some(this) = frames.get(frame) else { return false };
-        if !(this.hit || (requested && this.children == 0)) {
+        if !(this.hit || ((requested || this.passed_on) && this.children == 0)) {
             return false;
+        }
+        if let Some(this) = frames.get_mut(frame) {
+            this.passed_on = false;
         }
         let mut next = Some(frame);
         while let Some(frame) = next.and_then(|key| frames.get_mut(key)) {
@@ -456,15 +475,37 @@ impl Tasks {
         true
     }
 
+    /// What has consumed a request on behalf of what is around it has done its part: the request goes to
+    /// the frame around it, or to the task, and not to its siblings, which have had it. While there are
+    /// frames inside of the one that gets it (siblings that clean up) it waits.
+    pub(super) fn pass_on(&mut self, task: Token) {
+        if let Some(entry) = self.get_pending(task) {
+            let extras = entry.extras();
+            extras.pass_on_to(extras.innermost);
+        }
+    }
+
     /// Removes a frame; gives back its waker.
     pub(super) fn remove_frame(&mut self, task: Token, frame: Token) -> Option<Waker> {
         let extras = self.entries.get_mut(task)?.extras.as_mut()?;
+        let around = extras.frames.get(frame)?.parent;
         extras.set_parent(frame, None);
-        extras.frames.remove(frame)?.waker
+        let frame = extras.frames.remove(frame)?;
+        if frame.passed_on {
+            extras.pass_on_to(around);
+        }
+        frame.waker
     }
 }
 
 impl Extras {
+    fn pass_on_to(&mut self, frame: Option<Token>) {
+        match frame.and_then(|frame| self.frames.get_mut(frame)) {
+            Some(frame) => frame.passed_on = true,
+            None => self.passed_on = true,
+        }
+    }
+
     fn set_parent(&mut self, frame: Token, parent: Option<Token>) {
         let Some(this) = self.frames.get_mut(frame) else { return };
         let old = std::mem::replace(&mut this.parent, parent);

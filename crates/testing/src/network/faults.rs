@@ -39,7 +39,7 @@ pub enum Fault {
     /// A callback of a protocol panics: see [`Sabotage`](crate::Sabotage).
     CallbackPanic,
     /// Somebody is woken from outside of the loop, late and in any order: see
-    /// [`Simulation::elsewhere`](crate::Simulation::elsewhere).
+    /// [`Sim::elsewhere`](crate::Sim::elsewhere).
     ForeignWake,
 }
 

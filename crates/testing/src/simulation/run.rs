@@ -5,7 +5,9 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tulipa_loop::{
@@ -57,7 +59,8 @@ impl Simulation {
         let mut run = Run::new(self, seed, replay);
         // Called by a running loop, so that it may use it before its first await.
         let sim = run.sim.clone();
-        let future = run.virtual_loop.run_until_complete(async { program(sim) });
+        let future =
+            run.virtual_loop.run_until_complete(poll_fn(|_| Poll::Ready(program(sim.clone()))));
         let future = future.map_err(|error| error.to_string())?;
         let mut task = run.virtual_loop.handle().task().name("simulation").spawn(future);
         let result = run.until_done(&mut task).and_then(|()| run.finish(task));
@@ -201,7 +204,8 @@ impl Run {
 
     fn stuck(&self, why: &str) -> String {
         let pending = leaks::of(&self.sim.shared.handle);
-        format!("the program cannot end: {why}{}", leaks::list("pending", &pending))
+        let graph = leaks::await_graph(&self.sim.shared.handle);
+        format!("the program cannot end: {why}{}{graph}", leaks::list("pending", &pending))
     }
 
     /// Wakes those who wait for somebody outside of the loop, and does what other threads do.

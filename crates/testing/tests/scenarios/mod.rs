@@ -275,6 +275,9 @@ impl Protocol for Scripted {
 impl Scripted {
     /// Somebody outside of its callbacks has it act.
     pub(crate) fn poke(&mut self, transport: &Transport) {
+        let low = transport.get_write_buffer_limits().low;
+        let resumed = transport.get_write_buffer_size() > low || !self.order.paused;
+        assert!(resumed || transport.is_closing(), "who may write again is told so");
         transport.resume_reading();
         if !transport.is_closing() {
             self.write(transport);
