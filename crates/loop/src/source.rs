@@ -361,10 +361,13 @@ impl BorrowedSource<'_> {
 impl Drop for BorrowedSource<'_> {
     fn drop(&mut self) {
         let Some(source) = self.source.take() else { return };
-        let rejected = self.handle.core.check_in(self.key, source);
-        if rejected.is_some() {
-            self.handle.core.release(self.handle, || drop(rejected));
+        let core = &self.handle.core;
+        let Some(mut rejected) = core.check_in(self.key, source) else { return };
+        if self.handle.is_closed() {
+            // It was away when all others were told.
+            core.release(self.handle, || rejected.closing(self.handle));
         }
+        core.release(self.handle, || drop(rejected));
     }
 }
 

@@ -50,12 +50,15 @@ impl<P: Protocol + 'static> Connection<P> {
     /// # Panics
     /// As `f`; the connection goes on.
     pub fn with<R>(&self, f: impl FnOnce(&mut P, &Transport) -> R) -> Result<R, Unavailable> {
+        // Dropped last, when the protocol is back.
+        let mut away = Away(None);
         let borrowed = self.handle.borrow_source(self.transport.state.key.get());
         let mut source = borrowed.map_err(|error| match error {
             SourceUnavailable::Busy => Unavailable::Busy,
             SourceUnavailable::Gone => Unavailable::Closed,
         })?;
         let driver = source.downcast::<Driver<P>>().ok_or(Unavailable::Replaced)?;
+        away.begin(&self.transport.state);
         Ok(f(&mut driver.talk.protocol, &self.transport))
     }
 
@@ -67,6 +70,30 @@ impl<P: Protocol + 'static> Connection<P> {
         self.handle.call_soon(move |_| {
             let _ = connection.with(f);
         })
+    }
+}
+
+/// While a protocol is borrowed its driver cannot be called, so nothing asks for that: whatever is to be done is asked
+/// for when it is back.
+struct Away<'a>(Option<&'a State>);
+
+impl<'a> Away<'a> {
+    fn begin(&mut self, state: &'a State) {
+        state.dispatching.set(true);
+        self.0 = Some(state);
+    }
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        let Some(state) = self.0 else { return };
+        state.dispatching.set(false);
+        if state.again.replace(false) || state.wants_attention() || state.is_interest_due() {
+            state.mark();
+        }
+        if state.unflushed.get() {
+            state.leaf.wires.mark_flush(state.key.get());
+        }
     }
 }
 
@@ -172,7 +199,10 @@ impl Future for WaitFor {
         let waker = context.waker().clone();
         let known = self.id;
         let (id, old) = state.with_extras(|extras| extras.waiters.set(known, waker));
-        state.awaited.set(true);
+        if !matches!(self.what, Moment::Made | Moment::Lost) {
+            // Those two are told by themselves, others at every change.
+            state.awaited.set(true);
+        }
         self.id = Some(id);
         drop(old);
         Poll::Pending

@@ -312,7 +312,8 @@ impl Detached {
             self.round();
             state.watched.set(state.interest());
             state.dispatching.set(false);
-            let reads = state.is_to_be_read() && state.progress.get();
+            let again = state.again.replace(false) || state.progress.get();
+            let reads = state.is_to_be_read() && again;
             if !state.wants_attention() && !reads {
                 return;
             }

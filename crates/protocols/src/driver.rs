@@ -149,7 +149,8 @@ impl<P: Protocol + 'static> Driver<P> {
             self.arm(handle, state);
         }
         state.dispatching.set(false);
-        if state.wants_attention() || unwanted || state.is_interest_due() {
+        let again = state.again.replace(false);
+        if state.wants_attention() || again || unwanted || state.is_interest_due() {
             state.mark();
         }
     }
@@ -200,7 +201,7 @@ impl<P: Protocol + 'static> Source for Driver<P> {
         self.apply_interest(handle, state);
         self.arm(handle, state);
         state.dispatching.set(false);
-        if state.wants_attention() {
+        if state.again.replace(false) || state.wants_attention() {
             state.mark();
         }
     }

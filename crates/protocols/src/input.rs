@@ -108,7 +108,12 @@ impl State {
                 Ok(count)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable.set(false);
+                // A link above another may give up for now although no event will tell of the rest.
+                let more = self.has_input();
+                self.readable.set(more);
+                if more {
+                    self.read_again();
+                }
                 self.want_flush();
                 Err(error)
             }

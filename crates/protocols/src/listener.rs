@@ -79,7 +79,9 @@ where
 
     fn start(&mut self, handle: &LoopHandle, link: Slot) {
         // On failure the connection is closed, which its peer sees.
-        let Some(protocol) = self.factory.make(handle) else { return };
+        let Some(protocol) = self.factory.make(handle) else {
+            return handle.release(|| drop(link));
+        };
         let started = self
             .options
             .apply(&link, &self.address)

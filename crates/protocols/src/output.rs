@@ -102,13 +102,14 @@ impl State {
         if total == 0 {
             return self.flow();
         }
-        let mut written = 0;
+        let (mut written, mut newer) = (0, None);
         if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
             match self.write_now(pieces, total) {
                 Some(count) => written = count,
                 None => return Flow::Closed,
             }
             self.blocked.set(written < total);
+            newer = self.queue.take();
         }
         if written < total {
             self.append(|queue, leaf| {
@@ -120,6 +121,7 @@ impl State {
                 }
             });
         }
+        self.append_newer(newer);
         self.after_write()
     }
 
@@ -128,25 +130,31 @@ impl State {
             self.discard(data);
             return Flow::Closed;
         }
-        let total = data.len();
+        let (total, mut newer) = (data.len(), None);
         if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
             let Some(count) = self.write_now(&[IoSlice::new(&data)], total) else {
                 self.discard(data);
                 return Flow::Closed;
             };
             self.blocked.set(count < total);
+            newer = self.queue.take();
             let written = data.split_to(count);
             self.discard(written);
         }
         if data.is_empty() {
             self.discard(data);
-            return self.flow();
+        } else {
+            self.append(|queue, leaf| queue.append_bytes(data, leaf));
         }
-        self.append(|queue, leaf| queue.append_bytes(data, leaf));
+        self.append_newer(newer);
         self.after_write()
     }
 
     fn discard(&self, data: Bytes) {
+        if self.phase.get() == Phase::Ended {
+            // Perhaps no driver comes any more. Nothing is borrowed, and it is the caller's.
+            return drop(data);
+        }
         self.leaf.discard(data);
         self.attend();
     }
@@ -158,6 +166,14 @@ impl State {
         put(&mut queue, &self.leaf);
         self.queued.set(queue.size());
         self.queue.set(Some(queue));
+    }
+
+    /// Puts back what the link's code has written in the middle of a write, behind what is left of that.
+    #[inline]
+    fn append_newer(&self, newer: Option<Box<WriteQueue>>) {
+        if let Some(newer) = newer {
+            self.append(|queue, leaf| queue.append_queue(*newer, leaf));
+        }
     }
 
     /// One attempt to write to the link, the queue being empty. `None` if writing has failed.
@@ -172,6 +188,7 @@ impl State {
         }
         match self.with_link(|link| link.write(rest)) {
             None => (self.phase.get() == Phase::Open).then_some(0),
+            Some(Ok(_)) if self.phase.get() == Phase::Ended => None,
             Some(Ok(0)) => self.broken(io::ErrorKind::WriteZero.into()),
             Some(Ok(count)) => {
                 debug_assert!(count <= total, "no more can be written than is there");

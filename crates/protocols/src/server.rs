@@ -211,16 +211,22 @@ impl Server {
             ServerPhase::Closed => return Err(closed()),
             ServerPhase::Bound => {}
         }
-        let listeners = self.state.listeners.borrow();
-        for Listening { door, address, .. } in &*listeners {
+        // Copied: what the program's logs and networks do may close the server.
+        let copy =
+            |listener: &Listening| (listener.door.clone(), listener.address.clone(), listener.key);
+        let listeners: Vec<_> = self.state.listeners.borrow().iter().map(copy).collect();
+        for (door, address, _) in &listeners {
             let listening = door.listen(self.state.backlog);
             listening.map_err(|error| describe(error, &format!("cannot listen on {address}")))?;
         }
-        for Listening { key, address, .. } in &*listeners {
-            tracing::debug!(target: "tulipa::net", %address, "listening");
-            self.handle.wires().mark(*key);
+        if self.state.is_closed() {
+            return Err(closed());
         }
         self.state.phase.set(ServerPhase::Serving);
+        for (_, address, key) in listeners {
+            self.handle.wires().mark(key);
+            tracing::debug!(target: "tulipa::net", %address, "listening");
+        }
         Ok(())
     }
 

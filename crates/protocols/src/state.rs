@@ -106,6 +106,9 @@ pub(crate) struct State {
     pub(crate) readable: Cell<bool>,
     /// Whether anything was read since the driver last looked.
     pub(crate) progress: Cell<bool>,
+    /// Whether the driver, which is being called, is to read again in the next turn: no event will tell of
+    /// what is left. Settling does not answer it, as it does a call for attention.
+    pub(crate) again: Cell<bool>,
     /// Whether the driver is to settle.
     pub(crate) attention: Cell<bool>,
     /// Whether the driver is being called and settles anyway.
@@ -191,6 +194,7 @@ impl State {
             lost: Cell::new(false),
             readable: Cell::new(false),
             progress: Cell::new(false),
+            again: Cell::new(false),
             attention: Cell::new(false),
             dispatching: Cell::new(false),
             unflushed: Cell::new(false),
@@ -206,6 +210,15 @@ impl State {
     pub(crate) fn attend(&self) {
         if !self.attention.replace(true) && !self.dispatching.get() {
             self.leaf.wires.mark(self.key.get());
+        }
+    }
+
+    /// Asks for one more reading in the next turn.
+    pub(crate) fn read_again(&self) {
+        if self.dispatching.get() {
+            self.again.set(true);
+        } else {
+            self.attend();
         }
     }
 
@@ -351,6 +364,8 @@ impl State {
 
     fn open(&self) {
         match self.with_link(|link| link.open()) {
+            // A filter's code has ended the connection meanwhile.
+            Some(Ok(())) if self.phase.get() != Phase::Opening => {}
             Some(Ok(())) => {
                 self.phase.set(Phase::Open);
                 self.opened.set(true);
@@ -440,6 +455,10 @@ impl State {
         }
         let mut early = Vec::from(leftover);
         self.extras(|extras| early.append(&mut extras.unread));
+        if self.input.get() == Input::Ended && !early.is_empty() {
+            // The link says again that it has ended.
+            self.input.set(Input::Flowing);
+        }
         self.link.replace(Slot::Any(Box::new(Filtered::with(link, filter, queued, early))));
         self.phase.set(Phase::Opening);
         self.opened.set(self.made.get());

@@ -126,7 +126,7 @@ impl<P: Protocol> Talk<P> {
         if state.is_to_be_read() {
             // No event tells of what is left behind a failed write.
             if state.has_input() || state.phase() == Phase::Broken {
-                state.attend();
+                state.read_again();
             } else {
                 state.readable.set(false);
             }
