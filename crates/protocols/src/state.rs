@@ -16,7 +16,7 @@
 //! | `Opening` | the link shakes hands; writes are queued | `Open`; `Ended` by a failure, `close` or `abort` |
 //! | `Open` | bytes flow | `Closing` by `close`; `Broken` when a write fails; `Ended` by any other failure or `abort`; `Opening` by `upgrade` |
 //! | `Closing` | nothing is read or accepted; what is queued goes out | `Ended` when it has, by a failure, or by `abort` |
-//! | `Broken` | nothing is accepted or goes out; what has come is still delivered | `Ended` when it is |
+//! | `Broken` | nothing is accepted or goes out; what has come is still delivered, unless reading is paused | `Ended` when it is |
 //! | `Ended` | the link does nothing any more; the driver tells, and drops it | |
 //!
 //! | input | what is true | next |

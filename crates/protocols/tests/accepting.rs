@@ -404,6 +404,8 @@ fn what_happens_to_connections_is_logged() {
         rig.run(async {
             let (server, address) = echo_server().await;
             assert_served(Connect::to(address)).await;
+            // The server has seen its client go.
+            eventually(|| server.client_count() == 0).await;
             server.shutdown(PATIENCE).await;
         });
         let mut connection = Detached::new(Echo);
