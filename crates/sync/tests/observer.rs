@@ -195,9 +195,13 @@ fn a_wait_that_is_polled_with_another_waker_moves() {
             assert!(wait.poll_with(std::task::Waker::noop()).is_pending());
         }
     });
-    // Each ends with the token that it got when it moved.
+    // Each ends with the token that it got when it moved. Where no two wakers are known to be the same, as
+    // under Miri, it may have moved more often.
     assert_eq!(record.waits.borrow().len(), 4);
-    assert_eq!(*record.ended.borrow(), [101, 102, 103, 104]);
+    let ended = record.ended.borrow();
+    assert!(ended.iter().all(|token| *token > 100), "{ended:?}");
+    assert_eq!(ended.iter().map(|token| token % 100).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(cfg!(miri) || *ended == [101, 102, 103, 104], "{ended:?}");
 }
 
 #[test]
