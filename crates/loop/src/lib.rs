@@ -147,7 +147,7 @@ pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
 pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
 pub use runner::{EXECUTOR_SHUTDOWN, Runner, run};
 pub use sleep::{Sleep, sleep, sleep_until};
-pub use source::{BorrowedSource, MarkTimer, Source, SourceUnavailable, Wires};
+pub use source::{BorrowedSource, Flush, MarkTimer, Source, SourceUnavailable, Wires};
 pub use staggered::{Winner, staggered_race};
 #[cfg(unix)]
 pub use stdin::Stdin;

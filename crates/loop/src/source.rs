@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
-use tulipa_selector::{Event, Slots, Token};
+use tulipa_selector::{Event, Events, Slots, Token};
 
 use crate::core::Core;
 use crate::report::{ErrorContext, Origin};
@@ -38,10 +38,6 @@ pub trait Source {
         let _ = handle;
     }
 
-    /// Somebody called [`Wires::mark_flush`] for it: the callback or task step that did has returned.
-    /// It calls nothing of the program's; what is to be told waits for [`attend`](Self::attend).
-    fn flush(&mut self) {}
-
     /// The source itself, for those who find it by its key and know its type.
     fn as_any(&mut self) -> Option<&mut dyn Any> {
         None
@@ -53,6 +49,14 @@ pub trait Source {
     }
 }
 
+/// What gathers output while a callback or a task step runs, and sends it when that has returned. A source
+/// shares it with the program: it needs no slot, and nobody who is told anything.
+pub trait Flush {
+    /// Somebody called [`Wires::flush_soon`], and the callback or task step that did has returned. It calls
+    /// nothing of the program's; what is to be told waits for [`Source::attend`].
+    fn flush(&self);
+}
+
 /// A slot of the loop's table: empty while its source is out.
 pub(crate) type SourceSlot = Option<Box<dyn Source>>;
 
@@ -60,17 +64,22 @@ pub(crate) type SourceSlot = Option<Box<dyn Source>>;
 #[derive(Default)]
 pub struct Wires {
     marked: RefCell<Vec<Token>>,
-    /// The first source that is to be flushed, mostly the only one; the others are in `unflushed`.
-    first_unflushed: Cell<Option<Token>>,
-    unflushed: RefCell<Vec<Token>>,
+    /// The first that is to be flushed, mostly the only one; the others are in `unflushed`.
+    first_unflushed: Cell<Option<Rc<dyn Flush>>>,
+    unflushed: RefCell<Vec<Rc<dyn Flush>>>,
     /// Whether anything is unflushed, which is asked after each callback.
     flush: Cell<bool>,
     spare: Cell<Vec<Token>>,
-    spare_unflushed: Cell<Vec<Token>>,
+    spare_unflushed: Cell<Vec<Rc<dyn Flush>>>,
     closed: Cell<bool>,
 }
 
 impl Wires {
+    /// Wires that lead to no loop, and pass over all they are asked for: for sources that are tried without one.
+    pub fn cut() -> Wires {
+        Wires { closed: Cell::new(true), ..Wires::default() }
+    }
+
     /// Asks for [`Source::attend`] at the start of the next turn, once for each mark. A key that is no
     /// longer in use is passed over, and a closed loop passes over all.
     pub fn mark(&self, key: Token) {
@@ -79,25 +88,31 @@ impl Wires {
         }
     }
 
-    /// Asks for [`Source::flush`] as soon as the callback or task step that is running has returned;
-    /// outside of the loop, at the start of its next turn. Once for each mark.
-    pub fn mark_flush(&self, key: Token) {
-        if self.closed.get() {
-            return;
+    /// Asks for [`Flush::flush`] as soon as the callback or task step that is running has returned;
+    /// outside of the loop, at the start of its next turn. Once for each call.
+    #[inline]
+    pub fn flush_soon(&self, output: Rc<dyn Flush>) {
+        if self.flush.get() || self.closed.get() {
+            return self.flush_later(output);
         }
-        if self.flush.replace(true) {
-            self.unflushed.borrow_mut().push(key);
-        } else {
-            self.first_unflushed.set(Some(key));
+        self.flush.set(true);
+        // It is empty while nothing is to be flushed.
+        self.first_unflushed.set(Some(output));
+    }
+
+    #[cold]
+    fn flush_later(&self, output: Rc<dyn Flush>) {
+        if !self.closed.get() {
+            self.unflushed.borrow_mut().push(output);
         }
     }
 
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.marked.take();
-        self.first_unflushed.set(None);
-        self.unflushed.take();
         self.flush.set(false);
+        let unflushed = (self.first_unflushed.take(), self.unflushed.take());
+        drop(unflushed);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -244,9 +259,10 @@ impl LoopHandle {
     #[inline(never)]
     fn flush_all(&self) {
         let wires = &self.core.wires;
+        let first = wires.first_unflushed.take();
         wires.flush.set(false);
-        if let Some(first) = wires.first_unflushed.take() {
-            self.with_source(first, |source| source.flush());
+        if let Some(first) = first {
+            self.core.release(self, move || first.flush());
         }
         if !wires.unflushed.borrow().is_empty() {
             self.flush_more();
@@ -258,8 +274,8 @@ impl LoopHandle {
         let wires = &self.core.wires;
         let mut unflushed =
             mem::replace(&mut *wires.unflushed.borrow_mut(), wires.spare_unflushed.take());
-        for key in unflushed.drain(..) {
-            self.with_source(key, |source| source.flush());
+        for output in unflushed.drain(..) {
+            self.core.release(self, move || output.flush());
         }
         wires.spare_unflushed.set(unflushed);
     }
@@ -276,6 +292,42 @@ impl LoopHandle {
             self.with_source(key, |source| source.attend(self));
         }
         wires.spare.set(marked);
+    }
+
+    /// Tells the sources of a batch of events, each outside of its slot, as [`with_source`](Self::with_source)
+    /// does. What that does for each call is done once for the batch, and again after a panic.
+    pub(crate) fn dispatch(&self, events: &Events) {
+        let mut events = events.iter();
+        let mut out: Option<(Token, Box<dyn Source>)> = None;
+        while let Err(payload) = self.core.isolated(self, || {
+            catch_unwind(AssertUnwindSafe(|| {
+                for event in &mut events {
+                    self.tell_ready(&event, &mut out);
+                }
+            }))
+        }) {
+            if let Some((key, _)) = &out {
+                self.remove_source(*key);
+            }
+            self.core.report(self, ErrorContext::panic(Origin::Source, None, payload));
+            let broken = out.take();
+            self.core.release(self, || drop(broken));
+        }
+    }
+
+    /// Tells one source of its event. It is in `out` while it is called, and stays there if it panics.
+    #[inline]
+    fn tell_ready(&self, event: &Event, out: &mut Option<(Token, Box<dyn Source>)>) {
+        let key = Token::from_bits(event.data());
+        let Some(source) = self.core.check_out(key) else { return };
+        out.insert((key, source)).1.ready(self, event);
+        if let Some((key, source)) = out.take() {
+            let rejected = self.core.check_in(key, source);
+            if rejected.is_some() {
+                self.core.release(self, || drop(rejected));
+            }
+        }
+        self.flush_marked();
     }
 
     /// Calls a source outside of its slot. One that panics is dropped. What the source calls is

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use tulipa_selector::{Timeout, Token};
+use tulipa_selector::Timeout;
 
 use crate::LoopHandle;
 use crate::core::{Core, Ready};
@@ -123,11 +123,7 @@ impl LoopHandle {
             statistics.selects += 1;
             statistics.events += events.len() as u64;
         });
-        for event in &events {
-            let key = Token::from_bits(event.data());
-            self.with_source(key, |source| source.ready(self, &event));
-            self.flush_marked();
-        }
+        self.dispatch(&events);
         core.events.set(events);
         run.skipped = 0;
         // Only a loop that has something to skip for needs to know when it looked last.

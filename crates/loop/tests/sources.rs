@@ -9,7 +9,7 @@ use common::{
     DropToken, Drops, FnSource, Journal, OnDrop, StrictLoop, journal_reports, strict_loop, wire,
     wire_source,
 };
-use tulipa_loop::{LoopHandle, Origin, Source};
+use tulipa_loop::{Flush, LoopHandle, Origin, Source};
 use tulipa_selector::{Event, Interest, Readiness, Timeout, Token};
 
 type Action = Rc<RefCell<Option<Box<dyn FnOnce(&LoopHandle)>>>>;
@@ -308,13 +308,22 @@ fn a_closed_loop_passes_marks_over() {
 
 type Attended = Box<dyn FnMut(&LoopHandle)>;
 
+/// Notes that it was flushed.
+struct Output(Journal<&'static str>);
+
+impl Flush for Output {
+    fn flush(&self) {
+        self.0.add("flush");
+    }
+}
+
 /// Notes each call, and what it is told to do when it is attended.
-struct Flushed {
+struct Attending {
     journal: Journal<&'static str>,
     attended: Option<Attended>,
 }
 
-impl Source for Flushed {
+impl Source for Attending {
     fn ready(&mut self, _: &LoopHandle, _: &Event) {}
 
     fn attend(&mut self, handle: &LoopHandle) {
@@ -324,29 +333,29 @@ impl Source for Flushed {
         }
     }
 
-    fn flush(&mut self) {
-        self.journal.add("flush");
-    }
-
     fn as_any(&mut self) -> Option<&mut dyn std::any::Any> {
         Some(self)
     }
 }
 
-fn flushed(virtual_loop: &StrictLoop) -> (Token, Journal<&'static str>) {
+fn attending(virtual_loop: &StrictLoop, journal: &Journal<&'static str>) -> Token {
+    let source = Attending { journal: journal.clone(), attended: None };
+    virtual_loop.insert_source(Box::new(source)).unwrap()
+}
+
+fn output() -> (Rc<Output>, Journal<&'static str>) {
     let journal = Journal::new();
-    let source = Flushed { journal: journal.clone(), attended: None };
-    (virtual_loop.insert_source(Box::new(source)).unwrap(), journal)
+    (Rc::new(Output(journal.clone())), journal)
 }
 
 #[test]
-fn a_source_is_flushed_right_after_the_callback_task_step_or_timer_that_asked_for_it() {
+fn output_is_flushed_right_after_the_callback_task_step_or_timer_that_asked_for_it() {
     let virtual_loop = strict_loop();
-    let (key, journal) = flushed(&virtual_loop);
+    let (output, journal) = output();
     let mark = |name: &'static str| {
-        let (wires, journal) = (virtual_loop.wires(), journal.clone());
+        let (wires, output, journal) = (virtual_loop.wires(), output.clone(), journal.clone());
         move || {
-            wires.mark_flush(key);
+            wires.flush_soon(output);
             journal.add(name);
         }
     };
@@ -363,10 +372,10 @@ fn a_source_is_flushed_right_after_the_callback_task_step_or_timer_that_asked_fo
 }
 
 #[test]
-fn what_is_marked_for_a_flush_outside_of_the_loop_is_flushed_when_it_runs() {
+fn what_is_to_be_flushed_outside_of_the_loop_is_flushed_when_it_runs() {
     let virtual_loop = strict_loop();
-    let (key, journal) = flushed(&virtual_loop);
-    virtual_loop.wires().mark_flush(key);
+    let (output, journal) = output();
+    virtual_loop.wires().flush_soon(output);
     assert!(virtual_loop.next_deadline().is_some(), "there is work");
     virtual_loop.run_until_idle();
     assert_eq!(journal.take(), ["flush"]);
@@ -376,7 +385,8 @@ fn what_is_marked_for_a_flush_outside_of_the_loop_is_flushed_when_it_runs() {
 fn a_source_can_be_replaced_while_it_is_called_and_at_no_other_time() {
     let virtual_loop = strict_loop();
     let (old, new) = (Journal::new(), Journal::new());
-    let successor = std::cell::RefCell::new(Some(Flushed { journal: new.clone(), attended: None }));
+    let successor =
+        std::cell::RefCell::new(Some(Attending { journal: new.clone(), attended: None }));
     let key = Rc::new(Cell::new(Token::from_bits(0)));
     let attended = {
         let key = key.clone();
@@ -385,9 +395,9 @@ fn a_source_can_be_replaced_while_it_is_called_and_at_no_other_time() {
             assert!(handle.replace_source(key.get(), Box::new(next)).is_ok());
         }
     };
-    let source = Flushed { journal: old.clone(), attended: Some(Box::new(attended)) };
+    let source = Attending { journal: old.clone(), attended: Some(Box::new(attended)) };
     key.set(virtual_loop.insert_source(Box::new(source)).unwrap());
-    let another = Box::new(Flushed { journal: new.clone(), attended: None });
+    let another = Box::new(Attending { journal: new.clone(), attended: None });
     assert!(virtual_loop.replace_source(key.get(), another).is_err());
     virtual_loop.wires().mark(key.get());
     virtual_loop.run_until_idle();
@@ -401,10 +411,10 @@ fn a_source_can_be_replaced_while_it_is_called_and_at_no_other_time() {
 fn a_source_can_be_borrowed_unless_it_is_being_called_or_gone() {
     use tulipa_loop::SourceUnavailable::{Busy, Gone};
     let virtual_loop = strict_loop();
-    let (key, _journal) = flushed(&virtual_loop);
+    let key = attending(&virtual_loop, &Journal::new());
     {
         let mut source = virtual_loop.borrow_source(key).unwrap();
-        assert!(source.downcast::<Flushed>().is_some());
+        assert!(source.downcast::<Attending>().is_some());
         assert!(source.downcast::<Acting>().is_none());
         assert_eq!(virtual_loop.borrow_source(key).unwrap_err(), Busy);
     }
@@ -417,7 +427,8 @@ fn a_source_can_be_borrowed_unless_it_is_being_called_or_gone() {
 #[test]
 fn a_source_is_attended_at_the_time_asked_for_unless_that_is_cancelled() {
     let virtual_loop = strict_loop();
-    let (key, journal) = flushed(&virtual_loop);
+    let journal = Journal::new();
+    let key = attending(&virtual_loop, &journal);
     let second = std::time::Duration::from_secs(1);
     virtual_loop.mark_at(key, virtual_loop.time() + second);
     let cancelled = virtual_loop.mark_at(key, virtual_loop.time() + second);

@@ -75,10 +75,10 @@ impl<P: Protocol + 'static> Connection<P> {
 
 /// While a protocol is borrowed its driver cannot be called, so nothing asks for that: whatever is to be done is asked
 /// for when it is back.
-struct Away<'a>(Option<&'a State>);
+struct Away<'a>(Option<&'a Rc<State>>);
 
 impl<'a> Away<'a> {
-    fn begin(&mut self, state: &'a State) {
+    fn begin(&mut self, state: &'a Rc<State>) {
         state.dispatching.set(true);
         self.0 = Some(state);
     }
@@ -92,7 +92,7 @@ impl Drop for Away<'_> {
             state.mark();
         }
         if state.unflushed.get() {
-            state.leaf.wires.mark_flush(state.key.get());
+            state.leaf.wires.flush_soon(state.clone());
         }
     }
 }
@@ -202,6 +202,7 @@ impl Future for WaitFor {
         if !matches!(self.what, Moment::Made | Moment::Lost) {
             // Those two are told by themselves, others at every change.
             state.awaited.set(true);
+            state.plain.set(false);
         }
         self.id = Some(id);
         drop(old);

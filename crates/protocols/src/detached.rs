@@ -9,8 +9,10 @@ use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tulipa_loop::Wires;
 use tulipa_selector::{Selector, Source, VirtualId, VirtualSelector};
 
+use crate::leaf::Leaf;
 use crate::state::{Slot, State, share};
 use crate::talk::{Host, Settled, Talk, Told};
 use crate::{Address, Link, Protocol, Transport};
@@ -111,7 +113,8 @@ impl Transport {
     pub fn detached() -> (Transport, Probe) {
         let wire = Rc::new(Wire::default());
         let link = Slot::Any(Box::new(WireLink(wire.clone())));
-        let transport = Transport { state: Rc::new(State::new(Rc::default(), link)) };
+        let leaf = Rc::new(Leaf::new(Rc::new(Wires::cut())));
+        let transport = Transport { state: Rc::new(State::new(leaf, link)) };
         transport.state.advance();
         transport.state.made.set(true);
         (transport.clone(), Probe { transport, wire })

@@ -142,6 +142,10 @@ impl<P: Protocol + 'static> Driver<P> {
     /// turn; so does the end of events that were `unwanted`.
     #[inline]
     fn leave(&mut self, handle: &LoopHandle, state: &State, unwanted: bool) {
+        if state.is_plain() && !unwanted {
+            state.dispatching.set(false);
+            return;
+        }
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
@@ -151,8 +155,9 @@ impl<P: Protocol + 'static> Driver<P> {
         state.dispatching.set(false);
         let again = state.again.replace(false);
         if state.wants_attention() || again || unwanted || state.is_interest_due() {
-            state.mark();
+            return state.mark();
         }
+        state.look_whether_plain();
     }
 }
 
@@ -161,6 +166,13 @@ impl<P: Protocol + 'static> Source for Driver<P> {
         let transport = self.talk.transport.clone();
         let state = &*transport.state;
         state.dispatching.set(true);
+        if state.is_plain() && event.ready() == Interest::READABLE {
+            let known = state.readable.replace(true);
+            if !known {
+                self.talk.deliver(handle);
+            }
+            return self.leave(handle, state, known);
+        }
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
@@ -202,12 +214,9 @@ impl<P: Protocol + 'static> Source for Driver<P> {
         self.arm(handle, state);
         state.dispatching.set(false);
         if state.again.replace(false) || state.wants_attention() {
-            state.mark();
+            return state.mark();
         }
-    }
-
-    fn flush(&mut self) {
-        self.talk.transport.state.flush_if_asked();
+        state.look_whether_plain();
     }
 
     fn closing(&mut self, handle: &LoopHandle) {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::state::{Input, Phase, Slot, State, closed, share};
 
 impl State {
@@ -44,6 +46,9 @@ impl State {
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(read) = self.read_plain(buffer) {
+            return read;
+        }
         match self.phase.get() {
             Phase::Open | Phase::Broken => {}
             Phase::Opening => return Err(io::ErrorKind::WouldBlock.into()),
@@ -55,9 +60,6 @@ impl State {
         if !self.readable.get() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if let Some(count) = self.read_socket(buffer) {
-            return Ok(count);
-        }
         let result = self.read_into(buffer);
         if !self.dispatching.get() && self.is_interest_due() {
             self.attend();
@@ -65,23 +67,27 @@ impl State {
         result
     }
 
-    /// Does what most reads are, and all of [`read_into`](Self::read_into) in that case: a socket gives some bytes
-    /// and has no more, the driver being at work. `None` if it is another case and nothing was done.
+    /// Does what most reads are: a plain connection has some bytes. `None` if it is another case, and nothing was
+    /// done.
     #[inline]
-    fn read_socket(&self, buffer: &mut [u8]) -> Option<usize> {
-        if self.extras.borrow().is_some() {
+    fn read_plain(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        if !self.is_plain() || !self.readable.get() || buffer.is_empty() {
             return None;
         }
-        let mut slot = self.link.borrow_mut();
-        let Slot::Socket(link) = &mut *slot else { return None };
-        let count = link.read_some(buffer)?;
-        self.progress.set(true);
-        self.readable.set(count == buffer.len());
-        drop(slot);
-        if !self.watched.get().is_readable() && !self.dispatching.get() && self.is_interest_due() {
-            self.attend();
+        let read = match &*self.link.borrow() {
+            Slot::Socket(link) => link.read_once(buffer),
+            _ => return None,
+        };
+        match read {
+            Ok(count) if count > 0 => {
+                self.progress.set(true);
+                // A socket that gives less than it could has no more.
+                self.readable.set(count == buffer.len());
+                Some(Ok(count))
+            }
+            Err(Errno::INTR) => None,
+            read => Some(self.after_read(read.map_err(io::Error::from), buffer.len())),
         }
-        Some(count)
     }
 
     fn read_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -93,6 +99,10 @@ impl State {
         let Some(read) = self.with_link(|link| link.read(buffer)) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
+        self.after_read(read, buffer.len())
+    }
+
+    fn after_read(&self, read: io::Result<usize>, room: usize) -> io::Result<usize> {
         match read {
             Ok(0) => {
                 self.input.set(Input::Ended);
@@ -103,7 +113,7 @@ impl State {
             Ok(count) => {
                 self.progress.set(true);
                 // A socket that gives less than it could has no more.
-                self.readable.set(count == buffer.len() || self.has_input());
+                self.readable.set(count == room || self.has_input());
                 self.want_flush();
                 Ok(count)
             }

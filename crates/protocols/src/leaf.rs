@@ -45,7 +45,11 @@ pub(crate) struct Leaf {
 impl Leaf {
     /// The one of a loop.
     pub(crate) fn of(handle: &LoopHandle) -> Rc<Leaf> {
-        handle.local(|handle| Leaf { wires: handle.wires(), ..Leaf::default() })
+        handle.local(|handle| Leaf::new(handle.wires()))
+    }
+
+    pub(crate) fn new(wires: Rc<Wires>) -> Leaf {
+        Leaf { wires, ..Leaf::default() }
     }
 
     /// The buffer to read into. Whoever takes it gives it back; who comes meanwhile gets one of their own.

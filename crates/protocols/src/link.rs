@@ -107,17 +107,16 @@ pub struct SocketLink {
 }
 
 impl SocketLink {
-    /// One attempt to read. `None` if it gave nothing: reading again says why.
+    /// One attempt to read. An error is told once: whoever asks again does not hear of it.
     #[inline]
-    pub(crate) fn read_some(&self, buffer: &mut [u8]) -> Option<usize> {
-        let read = rustix::net::recv(&*self.fd, buffer, RecvFlags::empty());
-        read.ok().map(|(count, _)| count).filter(|count| *count > 0)
+    pub(crate) fn read_once(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        rustix::net::recv(&*self.fd, buffer, RecvFlags::empty()).map(|(count, _)| count)
     }
 
-    /// One attempt to write. `None` if it took nothing: writing again says why.
+    /// One attempt to write. An error is told once: whoever asks again does not hear of it.
     #[inline]
-    pub(crate) fn write_some(&self, piece: &[u8]) -> Option<usize> {
-        rustix::net::send(&*self.fd, piece, SEND).ok()
+    pub(crate) fn write_once(&self, piece: &[u8]) -> rustix::io::Result<usize> {
+        rustix::net::send(&*self.fd, piece, SEND)
     }
 }
 
@@ -168,14 +167,13 @@ impl Link for SocketLink {
 
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        retry(|| rustix::net::recv(&*self.fd, &mut *buffer, RecvFlags::empty()))
-            .map(|(count, _)| count)
+        retry(|| self.read_once(&mut *buffer))
     }
 
     #[inline]
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match pieces {
-            [piece] => retry(|| rustix::net::send(&*self.fd, piece, SEND)),
+            [piece] => retry(|| self.write_once(piece)),
             pieces => retry(|| {
                 rustix::net::sendmsg(&*self.fd, pieces, &mut SendAncillaryBuffer::default(), SEND)
             }),

@@ -6,8 +6,11 @@
 //! nothing is tried until the selector says that the source is writable.
 
 use std::io::{self, IoSlice};
+use std::rc::Rc;
 
 use bytes::Bytes;
+use rustix::io::Errno;
+use tulipa_loop::Flush;
 
 use crate::Flow;
 use crate::leaf::Leaf;
@@ -32,6 +35,12 @@ const LARGE: usize = 16 * 1024;
 
 /// How many writes one flush makes: a link that always takes everything must not keep the loop.
 const MOST_WRITES: usize = 16;
+
+impl Flush for State {
+    fn flush(&self) {
+        self.flush_if_asked();
+    }
+}
 
 impl State {
     #[inline]
@@ -82,19 +91,29 @@ impl State {
             && self.output.get() == Output::Flowing
     }
 
-    /// The same as [`write`](Self::write), shorter for what is written most: a small piece that the flush
-    /// after the callback sends.
+    /// The same as [`write`](Self::write), shorter for what is written most: a small piece on a plain connection,
+    /// that the flush after the callback sends.
     #[inline]
-    pub(crate) fn write_piece(&self, data: &[u8]) -> Flow {
+    pub(crate) fn write_piece(self: &Rc<Self>, data: &[u8]) -> Flow {
         let small = data.len().wrapping_sub(1) < LARGE - 1;
-        if small && self.accepts_writes() {
-            self.append(|queue, leaf| queue.append(data, leaf));
+        if !small || !self.is_plain() {
+            return self.write(&[IoSlice::new(data)]);
+        }
+        if self.append(|queue, leaf| queue.append(data, leaf)) > LIMITS.high {
             return self.after_write();
         }
-        self.write(&[IoSlice::new(data)])
+        self.ask_for_flush();
+        Flow::Ready
     }
 
-    pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> Flow {
+    #[inline]
+    fn ask_for_flush(self: &Rc<Self>) {
+        if !self.unflushed.replace(true) && !self.dispatching.get() {
+            self.leaf.wires.flush_soon(self.clone());
+        }
+    }
+
+    pub(crate) fn write(self: &Rc<Self>, pieces: &[IoSlice<'_>]) -> Flow {
         if !self.accepts_writes() {
             return Flow::Closed;
         }
@@ -108,7 +127,7 @@ impl State {
                 Some(count) => written = count,
                 None => return Flow::Closed,
             }
-            self.blocked.set(written < total);
+            self.set_blocked(written < total);
             newer = self.queue.take();
         }
         if written < total {
@@ -125,18 +144,20 @@ impl State {
         self.after_write()
     }
 
-    pub(crate) fn write_bytes(&self, mut data: Bytes) -> Flow {
+    pub(crate) fn write_bytes(self: &Rc<Self>, mut data: Bytes) -> Flow {
         if !self.accepts_writes() {
             self.discard(data);
             return Flow::Closed;
         }
+        // What is copied is discarded, which the long way of flushing sees to.
+        self.plain.set(false);
         let (total, mut newer) = (data.len(), None);
         if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
             let Some(count) = self.write_now(&[IoSlice::new(&data)], total) else {
                 self.discard(data);
                 return Flow::Closed;
             };
-            self.blocked.set(count < total);
+            self.set_blocked(count < total);
             newer = self.queue.take();
             let written = data.split_to(count);
             self.discard(written);
@@ -159,13 +180,20 @@ impl State {
         self.attend();
     }
 
-    /// The one way into the queue.
+    fn set_blocked(&self, blocked: bool) {
+        self.plain.set(false);
+        self.blocked.set(blocked);
+    }
+
+    /// The one way into the queue. Gives its size.
     #[inline]
-    fn append(&self, put: impl FnOnce(&mut WriteQueue, &Leaf)) {
+    fn append(&self, put: impl FnOnce(&mut WriteQueue, &Leaf)) -> usize {
         let mut queue = self.queue.take().unwrap_or_else(|| self.leaf.take_queue());
         put(&mut queue, &self.leaf);
-        self.queued.set(queue.size());
+        let size = queue.size();
+        self.queued.set(size);
         self.queue.set(Some(queue));
+        size
     }
 
     /// Puts back what the link's code has written in the middle of a write, behind what is left of that.
@@ -199,7 +227,7 @@ impl State {
         }
     }
 
-    fn after_write(&self) -> Flow {
+    fn after_write(self: &Rc<Self>) -> Flow {
         let size = self.buffered();
         let over = |cap: usize| size > cap;
         if self.cap().is_some_and(over) {
@@ -221,8 +249,8 @@ impl State {
             if !self.watched.get().is_writable() {
                 self.attend();
             }
-        } else if size > 0 && !self.unflushed.replace(true) && !self.dispatching.get() {
-            self.leaf.wires.mark_flush(self.key.get());
+        } else if size > 0 {
+            self.ask_for_flush();
         }
         Flow::Ready
     }
@@ -235,9 +263,54 @@ impl State {
         }
     }
 
+    /// Does what most flushes are: a plain connection's answer leaves, and nothing follows from that. `false` if it
+    /// is another case, and nothing was done.
+    #[inline]
+    fn flush_plain(&self) -> bool {
+        if !self.is_plain() {
+            return false;
+        }
+        let Some(mut queue) = self.queue.take() else { return true };
+        let before = queue.size();
+        let written = match (&*self.link.borrow(), queue.only_piece()) {
+            (Slot::Socket(link), Some(piece)) => link.write_once(piece),
+            _ => Err(Errno::INTR),
+        };
+        if written == Ok(before) {
+            self.queued.set(0);
+            queue.clear_head();
+            self.leaf.give_queue(queue);
+            return true;
+        }
+        self.flush_rest(queue, written)
+    }
+
+    /// Goes on where not all has left: the socket takes no more, or has failed. An interrupted write is made again
+    /// by the long way.
+    #[cold]
+    fn flush_rest(&self, mut queue: Box<WriteQueue>, written: rustix::io::Result<usize>) -> bool {
+        let before = queue.size();
+        queue.advance(written.unwrap_or(0), &self.leaf);
+        self.queued.set(queue.size());
+        self.queue.set(Some(queue));
+        match written {
+            Err(Errno::INTR) => return false,
+            Ok(0) => self.after_flush(Err(io::ErrorKind::WriteZero.into()), before),
+            Ok(_) => {
+                self.set_blocked(true);
+                self.after_flush(Ok(()), before);
+            }
+            Err(errno) => self.after_flush(Err(errno.into()), before),
+        }
+        true
+    }
+
     /// The one way out of the queue: writes what the link takes.
     pub(crate) fn flush(&self) {
         self.unflushed.set(false);
+        if self.flush_plain() {
+            return;
+        }
         if self.blocked.get() || !matches!(self.phase.get(), Phase::Open | Phase::Closing) {
             return;
         }
@@ -253,25 +326,13 @@ impl State {
             }
             None => Ok(()),
         };
-        if result.is_ok()
-            && !self.awaited.get()
-            && !self.leaf.has_discarded()
-            && before <= self.limits().low
-            && self.is_socket()
-            && self.output.get() == Output::Flowing
-            && self.queued.get() == 0
-            && (self.dispatching.get() || !self.watched.get().is_writable())
-        {
-            // What most flushes are: an answer has left, and nothing follows from that.
-            return;
-        }
         self.after_flush(result, before);
     }
 
     fn after_flush(&self, result: io::Result<()>, before: usize) {
         let result = result.and_then(|()| self.flush_link());
         match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked.set(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.set_blocked(true),
             Err(error) => {
                 let _ = self.broken::<()>(error);
             }
@@ -298,11 +359,7 @@ impl State {
     #[inline]
     fn flush_queue(&self, queue: &mut WriteQueue) -> io::Result<()> {
         for _ in 0..MOST_WRITES {
-            let total = queue.only_piece().map_or(usize::MAX, <[u8]>::len);
-            let (written, bytes) = match self.write_socket(queue) {
-                Some(count) => (Some(Ok(count)), total),
-                None => self.write_pieces(queue),
-            };
+            let (written, bytes) = self.write_pieces(queue);
             match written {
                 // At work further up the stack, which flushes afterwards.
                 None => return Ok(()),
@@ -313,7 +370,7 @@ impl State {
                         return Ok(());
                     }
                     if written < bytes {
-                        self.blocked.set(true);
+                        self.set_blocked(true);
                         return Ok(());
                     }
                 }
@@ -323,16 +380,6 @@ impl State {
         Ok(())
     }
 
-    /// Does what most writes are: a socket takes some of one piece. `None` if it is another case, and nothing
-    /// was done.
-    #[inline]
-    fn write_socket(&self, queue: &WriteQueue) -> Option<usize> {
-        let slot = self.link.borrow();
-        let Slot::Socket(link) = &*slot else { return None };
-        link.write_some(queue.only_piece()?)
-    }
-
-    #[inline(never)]
     fn write_pieces(&self, queue: &WriteQueue) -> (Option<io::Result<usize>>, usize) {
         let mut pieces = [IoSlice::new(&[]); MOST_PIECES];
         let (count, bytes) = queue.pieces(&mut pieces);

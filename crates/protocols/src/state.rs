@@ -46,7 +46,7 @@ use crate::driver::Successor;
 use crate::filter::{Filter, Filtered};
 use crate::leaf::Leaf;
 use crate::link::SocketLink;
-use crate::output::WriteBufferLimits;
+use crate::output::{LIMITS, WriteBufferLimits};
 use crate::server::ServerState;
 use crate::write_queue::WriteQueue;
 use crate::{Address, Link};
@@ -115,6 +115,8 @@ pub(crate) struct State {
     pub(crate) dispatching: Cell<bool>,
     /// Whether a flush was asked for.
     pub(crate) unflushed: Cell<bool>,
+    /// Whether nothing at all is out of the ordinary, see [`State::is_plain`].
+    pub(crate) plain: Cell<bool>,
     /// Whether the link takes nothing until its source is writable.
     pub(crate) blocked: Cell<bool>,
     /// Whether somebody waits for what was written to leave.
@@ -144,6 +146,15 @@ pub(crate) struct Extras {
     pub(crate) waiters: Waiters,
     /// Why the connection never came to be, for whoever asked for it.
     pub(crate) failed: Option<io::Error>,
+}
+
+impl Extras {
+    /// Whether none of it has to be looked at when the program reads or writes.
+    fn is_plain(&self) -> bool {
+        let asked = self.timeout.is_some() || self.successor.is_some();
+        let limited = self.limits.is_some() || self.cap.is_some();
+        !asked && !limited && self.unread.is_empty()
+    }
 }
 
 /// Wakers by number.
@@ -198,6 +209,7 @@ impl State {
             attention: Cell::new(false),
             dispatching: Cell::new(false),
             unflushed: Cell::new(false),
+            plain: Cell::new(false),
             blocked: Cell::new(false),
             awaited: Cell::new(false),
             watched: Cell::new(Interest::NONE),
@@ -206,8 +218,36 @@ impl State {
         }
     }
 
+    /// Whether the connection is as nearly all are nearly all the time: a socket, open both ways, watched for input,
+    /// with nothing to tell and nothing special asked for. What most reads, writes and flushes do in that case is
+    /// short, and this is all they look at. `false` is always safe: whatever changes one of the conditions says so
+    /// (mostly by asking for attention), and the driver [looks](Self::look_whether_plain) when it has settled.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        let plain = self.plain.get();
+        debug_assert!(!plain || self.nothing_is_special(), "what makes it special says so");
+        plain
+    }
+
+    /// Looks anew whether the connection is plain. The driver has settled, so the protocol is not told to pause
+    /// unless more than the low limit waits.
+    pub(crate) fn look_whether_plain(&self) {
+        let settled = !self.attention.get() && self.queued.get() <= LIMITS.low;
+        self.plain.set(settled && self.nothing_is_special());
+    }
+
+    fn nothing_is_special(&self) -> bool {
+        let open = self.phase.get() == Phase::Open && self.made.get();
+        let flowing = self.input.get() == Input::Flowing && self.output.get() == Output::Flowing;
+        let quiet = !self.attention.get() && !self.again.get() && !self.awaited.get();
+        let extras = self.extras.borrow().as_ref().is_none_or(|extras| extras.is_plain());
+        let watched = self.watched.get() == Interest::READABLE && !self.blocked.get();
+        open && flowing && quiet && extras && watched && self.is_socket()
+    }
+
     /// Asks the driver to settle: at the end of the call at hand, or at the start of the next turn.
     pub(crate) fn attend(&self) {
+        self.plain.set(false);
         if !self.attention.replace(true) && !self.dispatching.get() {
             self.leaf.wires.mark(self.key.get());
         }
@@ -215,6 +255,7 @@ impl State {
 
     /// Asks for one more reading in the next turn.
     pub(crate) fn read_again(&self) {
+        self.plain.set(false);
         if self.dispatching.get() {
             self.again.set(true);
         } else {
@@ -233,11 +274,13 @@ impl State {
 
     /// Asks for a mark although attention was asked for before, when the driver's call was too early for it.
     pub(crate) fn mark(&self) {
+        self.plain.set(false);
         self.attention.set(true);
         self.leaf.wires.mark(self.key.get());
     }
 
     pub(crate) fn with_extras<R>(&self, change: impl FnOnce(&mut Extras) -> R) -> R {
+        self.plain.set(false);
         change(self.extras.borrow_mut().get_or_insert_default())
     }
 

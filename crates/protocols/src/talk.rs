@@ -110,10 +110,7 @@ impl<P: Protocol> Talk<P> {
     pub(crate) fn deliver(&mut self, host: &impl Host) {
         for _ in 0..MOST_READS {
             let state = &*self.transport.state;
-            if !state.made.get() || !state.is_to_be_read() {
-                return;
-            }
-            if state.wants_attention() && state.has_successor() {
+            if !state.readable.get() || (!state.is_plain() && !self.may_read()) {
                 return;
             }
             state.progress.set(false);
@@ -122,6 +119,19 @@ impl<P: Protocol> Talk<P> {
                 return;
             }
         }
+        self.read_on_later();
+    }
+
+    #[inline(never)]
+    fn may_read(&self) -> bool {
+        let state = &*self.transport.state;
+        let replaced = state.wants_attention() && state.has_successor();
+        state.made.get() && state.is_to_be_read() && !replaced
+    }
+
+    /// Sees to it that what is left after so many reads is read too.
+    #[inline(never)]
+    fn read_on_later(&self) {
         let state = &*self.transport.state;
         if state.is_to_be_read() {
             // No event tells of what is left behind a failed write.

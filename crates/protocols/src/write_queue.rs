@@ -171,6 +171,14 @@ impl WriteQueue {
         }
     }
 
+    /// Takes off all of the [only piece](Self::only_piece), which was written.
+    #[inline]
+    pub(crate) fn clear_head(&mut self) {
+        debug_assert!(self.more.is_empty(), "there is one piece");
+        self.head.clear();
+        (self.sent, self.size) = (0, 0);
+    }
+
     /// Copies all of it to a vector, for a link that takes over what was queued.
     pub(crate) fn copy_to(&self, out: &mut Vec<u8>) {
         let mut skip = self.sent;

@@ -568,3 +568,22 @@ fn b74_closing_in_a_callback_while_more_input_comes_and_output_waits_does_not_sp
     assert_sleeps(&event_loop);
     assert!(!record.is_lost());
 }
+
+#[test]
+fn an_error_that_a_socket_tells_once_is_told_by_a_connection_at_rest_too() {
+    for writes in [false, true] {
+        let event_loop = strict_loop();
+        let (ours, mut theirs) = tcp();
+        let record = Record::new();
+        let connection = connect(&event_loop, ours, record.protocol());
+        theirs.write_all(b"x").unwrap();
+        until(&event_loop, "a byte", || record.count() == 1);
+        settle(&event_loop);
+        reset(theirs);
+        if writes {
+            connection.write(b"y");
+        }
+        until(&event_loop, "the end", || record.is_lost());
+        assert_eq!(record.error(), Some(ErrorKind::ConnectionReset), "writes: {writes}");
+    }
+}

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::{cannot, cannot_with, closed};
+use crate::event::Changes;
 use crate::notifier::{Doorbell, Notifier};
 use crate::table::{Entry, Table, Watch};
 use crate::{
@@ -60,6 +61,8 @@ pub(crate) trait Backend: Sized + 'static {
 /// A selector over a [`Backend`].
 pub(crate) struct Engine<B> {
     state: RefCell<State<B>>,
+    /// Counts what changes the answers of [`Registry::lookup`].
+    changes: Rc<Changes>,
     door: Doorbell,
 }
 
@@ -80,7 +83,7 @@ impl<B: Backend> Engine<B> {
             registered: RawSet::default(),
             suspicious: false,
         };
-        Rc::new(Engine { state: RefCell::new(state), door })
+        Rc::new(Engine { state: RefCell::new(state), changes: Rc::default(), door })
     }
 
     pub(crate) fn register(
@@ -139,6 +142,10 @@ impl<B: Backend> Engine<B> {
             }
         }
         state.report_always_ready(batch, capacity);
+        let table = &state.table;
+        events.look_up(&self.changes, |token| {
+            table.get(token).map(|entry| (entry.interest, entry.data))
+        });
         Ok(())
     }
 
@@ -160,6 +167,7 @@ impl<B: Backend> Engine<B> {
 
     pub(crate) fn close(&self) {
         self.door.close();
+        self.changes.one();
         let (backend, table) = {
             let mut state = self.state.borrow_mut();
             state.registered = RawSet::default();
@@ -201,10 +209,12 @@ impl<B: Backend> Registry for Engine<B> {
     }
 
     fn set_interest(&self, token: Token, interest: Interest) -> io::Result<()> {
+        self.changes.one();
         self.state.borrow_mut().set_interest(token, interest)
     }
 
     fn set_data(&self, token: Token, data: u64) -> io::Result<()> {
+        self.changes.one();
         let mut state = self.state.borrow_mut();
         state.check_open()?;
         state.table.get_mut(token)?.data = data;
@@ -212,6 +222,7 @@ impl<B: Backend> Registry for Engine<B> {
     }
 
     fn deregister(&self, token: Token) -> io::Result<Source> {
+        self.changes.one();
         // The entry leaves the borrow before it is dropped by whoever gets it.
         let entry = self.state.borrow_mut().remove(token)?;
         Ok(entry.source)

@@ -152,13 +152,13 @@ impl Backend for Epoll {
         self.buffer.clear();
         self.wait_once(timeout)?;
         let mut rung = false;
-        for event in &self.buffer {
-            let (data, flags) = (event.data.u64(), event.flags);
-            if data == BELL {
-                rung = true;
-            } else {
-                batch.push((Token::from_bits(data), readiness(flags)));
-            }
+        let events = self.buffer.iter().map(|event| (event.data.u64(), event.flags));
+        batch.extend(events.map(|(data, flags)| {
+            rung |= data == BELL;
+            (Token::from_bits(data), readiness(flags))
+        }));
+        if rung {
+            batch.retain(|(token, _)| token.to_bits() != BELL);
         }
         if rung { self.drain_bell() } else { Ok(()) }
     }
@@ -200,7 +200,8 @@ fn flags(interest: Interest) -> epoll::EventFlags {
     flags
 }
 
-fn readiness(flags: epoll::EventFlags) -> Readiness {
+/// What each combination of the kernel's five flags means here: there are 32 of them.
+const READINESS: [Readiness; 32] = {
     const MAP: [(epoll::EventFlags, Readiness); 5] = [
         (epoll::EventFlags::IN, Readiness::READABLE),
         (epoll::EventFlags::OUT, Readiness::WRITABLE),
@@ -208,9 +209,24 @@ fn readiness(flags: epoll::EventFlags) -> Readiness {
         (epoll::EventFlags::HUP, Readiness::HANGUP),
         (epoll::EventFlags::ERR, Readiness::ERROR),
     ];
-    MAP.into_iter()
-        .filter(|(flag, _)| flags.contains(*flag))
-        .fold(Readiness::NONE, |all, (_, one)| all | one)
+    let mut all = [Readiness::NONE; 32];
+    let mut flags = 0;
+    while flags < all.len() {
+        let mut one = 0;
+        while one < MAP.len() {
+            if flags & MAP[one].0.bits() as usize != 0 {
+                all[flags] = all[flags].with(MAP[one].1);
+            }
+            one += 1;
+        }
+        flags += 1;
+    }
+    all
+};
+
+#[inline]
+fn readiness(flags: epoll::EventFlags) -> Readiness {
+    READINESS[flags.bits() as usize % READINESS.len()]
 }
 
 #[cfg(test)]

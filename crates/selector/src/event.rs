@@ -1,5 +1,6 @@
 //! What a wait brings back.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -82,6 +83,11 @@ impl Readiness {
         self.0 & other.0 == other.0
     }
 
+    /// All of both.
+    pub(crate) const fn with(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
+    }
+
     /// Whether a hang-up or an error is set, which wake every side that is waited for.
     const fn is_final(self) -> bool {
         self.0 & (Self::HANGUP.0 | Self::ERROR.0) != 0
@@ -101,7 +107,7 @@ impl std::ops::BitOr for Readiness {
     type Output = Readiness;
 
     fn bitor(self, other: Readiness) -> Readiness {
-        Readiness(self.0 | other.0)
+        self.with(other)
     }
 }
 
@@ -153,6 +159,11 @@ pub struct Event {
 }
 
 impl Event {
+    #[inline]
+    fn new(token: Token, data: u64, interest: Interest, readiness: Readiness) -> Event {
+        Event { token, data, ready: readiness.wakes(interest), readiness }
+    }
+
     /// Which registration it is for.
     pub const fn token(&self) -> Token {
         self.token
@@ -220,9 +231,24 @@ pub const MAX_EVENTS: usize = 65_536;
 #[derive(Debug)]
 pub struct Events {
     batch: Vec<(Token, Readiness)>,
+    /// What the selector found for each event of the batch when the wait was over, in its order. It still
+    /// holds while no registration has changed, and saves the question.
+    found: Vec<Event>,
+    /// Counts the changes of registrations; and what it was when `found` was filled.
+    changes: Option<(Rc<Changes>, u64)>,
     registry: Option<Rc<dyn Registry>>,
     capacity: usize,
     notified: bool,
+}
+
+/// How often registrations of a selector have changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(Cell<u64>);
+
+impl Changes {
+    pub(crate) fn one(&self) {
+        self.0.set(self.0.get().wrapping_add(1));
+    }
 }
 
 impl Default for Events {
@@ -244,6 +270,8 @@ impl Events {
     pub fn with_capacity(capacity: usize) -> Events {
         Events {
             batch: Vec::new(),
+            found: Vec::new(),
+            changes: None,
             registry: None,
             capacity: capacity.clamp(1, MAX_EVENTS),
             notified: false,
@@ -282,6 +310,8 @@ impl Events {
     /// Forgets the batch, and lets go of the selector it came from.
     pub fn clear(&mut self) {
         self.batch.clear();
+        self.found.clear();
+        self.changes = None;
         self.registry = None;
         self.notified = false;
     }
@@ -292,6 +322,7 @@ impl Events {
     /// Starts a batch of events that `registry` can resolve.
     pub fn begin(&mut self, registry: &Rc<impl Registry + 'static>) {
         self.batch.clear();
+        self.found.clear();
         self.notified = false;
         let same = self
             .registry
@@ -299,6 +330,7 @@ impl Events {
             .is_some_and(|old| std::ptr::addr_eq(Rc::as_ptr(old), Rc::as_ptr(registry)));
         if !same {
             self.registry = Some(registry.clone());
+            self.changes = None;
         }
     }
 
@@ -317,10 +349,37 @@ impl Events {
         &mut self.batch
     }
 
-    fn resolve(&self, (token, readiness): (Token, Readiness)) -> Option<Event> {
+    /// Looks all events up, for as long as `changes` stays what it is now.
+    pub(crate) fn look_up(
+        &mut self,
+        changes: &Rc<Changes>,
+        find: impl Fn(Token) -> Option<(Interest, u64)>,
+    ) {
+        match &mut self.changes {
+            Some((_, seen)) => *seen = changes.0.get(),
+            unset => *unset = Some((changes.clone(), changes.0.get())),
+        }
+        self.found.extend(self.batch.iter().map(|(token, readiness)| {
+            let (interest, data) = find(*token).unwrap_or_default();
+            Event::new(*token, data, interest, *readiness)
+        }));
+    }
+
+    /// What is at a place in the batch, if anybody still wants it.
+    #[inline]
+    fn get(&self, place: usize) -> Option<Event> {
+        let event = match (&self.changes, self.found.get(place)) {
+            (Some((changes, seen)), Some(found)) if changes.0.get() == *seen => *found,
+            _ => self.resolve(place)?,
+        };
+        (!event.ready.is_none()).then_some(event)
+    }
+
+    #[inline(never)]
+    fn resolve(&self, place: usize) -> Option<Event> {
+        let (token, readiness) = self.batch[place];
         let (interest, data) = self.registry.as_ref()?.lookup(token)?;
-        let ready = readiness.wakes(interest);
-        (!ready.is_none()).then_some(Event { token, data, ready, readiness })
+        Some(Event::new(token, data, interest, readiness))
     }
 }
 
@@ -343,11 +402,13 @@ pub struct Iter<'a> {
 impl Iterator for Iter<'_> {
     type Item = Event;
 
+    #[inline]
     fn next(&mut self) -> Option<Event> {
-        while let Some(pending) = self.events.batch.get(self.next) {
+        while self.next < self.events.batch.len() {
+            let event = self.events.get(self.next);
             self.next += 1;
-            if let Some(event) = self.events.resolve(*pending) {
-                return Some(event);
+            if event.is_some() {
+                return event;
             }
         }
         None
