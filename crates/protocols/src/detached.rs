@@ -392,7 +392,7 @@ impl<P: Protocol + 'static> AnyTalk for Talk<P> {
     }
 
     fn deliver(&mut self, bench: &Bench) {
-        Talk::deliver(self, bench);
+        Talk::deliver(self, bench, 0);
     }
 
     fn take_told(&mut self) -> Told {

@@ -140,12 +140,8 @@ impl<P: Protocol + 'static> Driver<P> {
 
     /// The end of a call: what is still to be settled, or to be asked of the selector, waits for the next
     /// turn; so does the end of events that were `unwanted`.
-    #[inline]
+    #[inline(never)]
     fn leave(&mut self, handle: &LoopHandle, state: &State, unwanted: bool) {
-        if state.is_plain() && !unwanted {
-            state.dispatching.set(false);
-            return;
-        }
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
@@ -162,41 +158,24 @@ impl<P: Protocol + 'static> Driver<P> {
 }
 
 impl<P: Protocol + 'static> Source for Driver<P> {
+    /// What most events are: a plain connection has input. It is told, and nothing follows from that.
     fn ready(&mut self, handle: &LoopHandle, event: &Event) {
-        let transport = self.talk.transport.clone();
-        let state = &*transport.state;
+        let state = &*self.talk.transport.state;
+        if !state.is_plain() || state.readable.get() || event.ready() != Interest::READABLE {
+            return self.ready_for_any(handle, event);
+        }
         state.dispatching.set(true);
-        if state.is_plain() && event.ready() == Interest::READABLE {
-            let known = state.readable.replace(true);
-            if !known {
-                self.talk.deliver(handle);
-            }
-            return self.leave(handle, state, known);
+        state.readable.set(true);
+        if self.talk.deliver_once(handle) && self.talk.transport.state.readable.get() {
+            self.talk.deliver(handle, 1);
         }
-        if state.wants_attention() && !self.settle(handle) {
-            return;
+        let state = &*self.talk.transport.state;
+        if state.is_plain() {
+            state.dispatching.set(false);
+        } else {
+            let transport = self.talk.transport.clone();
+            self.leave(handle, &transport.state, false);
         }
-        if event.is_writable() {
-            state.blocked.set(false);
-            state.flush();
-            if state.phase() == Phase::Closing || state.output.get() == Output::Ending {
-                state.attend();
-            }
-        }
-        let mut unwanted = false;
-        match state.phase() {
-            Phase::Opening => state.attend(),
-            Phase::Open | Phase::Broken if event.is_readable() => {
-                // Known already, or nobody wants to know: the selector is not to tell it again.
-                unwanted = state.input.get() != Input::Flowing || state.readable.replace(true);
-                if !unwanted {
-                    self.talk.deliver(handle);
-                }
-            }
-            // Nobody reads any more, so the selector would tell it for ever.
-            _ => unwanted = event.is_readable(),
-        }
-        self.leave(handle, state, unwanted);
     }
 
     fn attend(&mut self, handle: &LoopHandle) {
@@ -206,7 +185,7 @@ impl<P: Protocol + 'static> Source for Driver<P> {
         if !self.settle(handle) {
             return;
         }
-        self.talk.deliver(handle);
+        self.talk.deliver(handle, 0);
         if state.wants_attention() && !self.settle(handle) {
             return;
         }
@@ -236,6 +215,39 @@ impl<P: Protocol + 'static> Source for Driver<P> {
 
     fn as_any(&mut self) -> Option<&mut dyn Any> {
         Some(self)
+    }
+}
+
+impl<P: Protocol + 'static> Driver<P> {
+    #[inline(never)]
+    fn ready_for_any(&mut self, handle: &LoopHandle, event: &Event) {
+        let transport = self.talk.transport.clone();
+        let state = &*transport.state;
+        state.dispatching.set(true);
+        if state.wants_attention() && !self.settle(handle) {
+            return;
+        }
+        if event.is_writable() {
+            state.blocked.set(false);
+            state.flush();
+            if state.phase() == Phase::Closing || state.output.get() == Output::Ending {
+                state.attend();
+            }
+        }
+        let mut unwanted = false;
+        match state.phase() {
+            Phase::Opening => state.attend(),
+            Phase::Open | Phase::Broken if event.is_readable() => {
+                // Known already, or nobody wants to know: the selector is not to tell it again.
+                unwanted = state.input.get() != Input::Flowing || state.readable.replace(true);
+                if !unwanted {
+                    self.talk.deliver(handle, 0);
+                }
+            }
+            // Nobody reads any more, so the selector would tell it for ever.
+            _ => unwanted = event.is_readable(),
+        }
+        self.leave(handle, state, unwanted);
     }
 }
 

@@ -45,10 +45,16 @@ impl State {
         }
     }
 
+    #[inline]
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(read) = self.read_plain(buffer) {
-            return read;
+        match self.read_plain(buffer) {
+            Some(read) => read,
+            None => self.read_any(buffer),
         }
+    }
+
+    #[inline(never)]
+    fn read_any(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.phase.get() {
             Phase::Open | Phase::Broken => {}
             Phase::Opening => return Err(io::ErrorKind::WouldBlock.into()),
@@ -102,6 +108,7 @@ impl State {
         self.after_read(read, buffer.len())
     }
 
+    #[cold]
     fn after_read(&self, read: io::Result<usize>, room: usize) -> io::Result<usize> {
         match read {
             Ok(0) => {

@@ -308,9 +308,13 @@ impl State {
     /// The one way out of the queue: writes what the link takes.
     pub(crate) fn flush(&self) {
         self.unflushed.set(false);
-        if self.flush_plain() {
-            return;
+        if !self.flush_plain() {
+            self.flush_any();
         }
+    }
+
+    #[inline(never)]
+    fn flush_any(&self) {
         if self.blocked.get() || !matches!(self.phase.get(), Phase::Open | Phase::Closing) {
             return;
         }

@@ -105,21 +105,27 @@ impl<P: Protocol> Talk<P> {
         }
     }
 
-    /// Lets the protocol read what there is, up to a limit.
-    #[inline]
-    pub(crate) fn deliver(&mut self, host: &impl Host) {
-        for _ in 0..MOST_READS {
-            let state = &*self.transport.state;
-            if !state.readable.get() || (!state.is_plain() && !self.may_read()) {
-                return;
-            }
-            state.progress.set(false);
-            self.tell(host, "data_received", |protocol, transport| protocol.readable(transport));
-            if !self.transport.state.progress.get() {
+    /// Lets the protocol read what there is, up to a limit, from which `reads` are taken that have been.
+    #[inline(never)]
+    pub(crate) fn deliver(&mut self, host: &impl Host, reads: usize) {
+        for _ in reads..MOST_READS {
+            if !self.deliver_once(host) {
                 return;
             }
         }
         self.read_on_later();
+    }
+
+    /// Lets the protocol read once. Whether it has, and may read again.
+    #[inline(always)]
+    pub(crate) fn deliver_once(&mut self, host: &impl Host) -> bool {
+        let state = &*self.transport.state;
+        if !state.readable.get() || (!state.is_plain() && !self.may_read()) {
+            return false;
+        }
+        state.progress.set(false);
+        self.tell(host, "data_received", |protocol, transport| protocol.readable(transport));
+        self.transport.state.progress.get()
     }
 
     #[inline(never)]
@@ -169,7 +175,7 @@ impl<P: Protocol> Talk<P> {
             return Settled::Replaced;
         }
         if state.phase() == Phase::Broken {
-            self.deliver(host);
+            self.deliver(host, 0);
             if !state.is_to_be_read() || !state.progress.get() {
                 state.end(None);
             }

@@ -170,6 +170,7 @@ impl Transport {
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing is known to be there: [`Protocol::readable`]
     /// tells when that changes. [`NotConnected`](io::ErrorKind::NotConnected) when the connection is closed.
     /// Others have ended the connection.
+    #[inline]
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.state.try_read(buffer)
     }
@@ -186,10 +187,9 @@ impl Transport {
         // Given back also if `take` panics.
         let mut lent = Lent { leaf, buffer: Some(leaf.take_read_buffer()) };
         let buffer = lent.buffer.as_mut()?;
-        match self.state.try_read(&mut buffer[..]) {
-            Ok(count) if count > 0 => Some(take(&buffer[..count])),
-            _ => None,
-        }
+        // The state remembers an error, and ends the connection with it.
+        let count = self.state.try_read(&mut buffer[..]).unwrap_or(0);
+        if count == 0 { None } else { Some(take(&buffer[..count])) }
     }
 
     /// Puts another protocol in the place of the present one, which is dropped without being told anything; the new one is not
