@@ -296,32 +296,36 @@ impl LoopHandle {
 
     /// Tells the sources of a batch of events, each outside of its slot, as [`with_source`](Self::with_source)
     /// does. What that does for each call is done once for the batch, and again after a panic.
-    pub(crate) fn dispatch(&self, events: &Events) {
-        let mut events = events.iter();
-        let mut out: Option<(Token, Box<dyn Source>)> = None;
+    pub(crate) fn dispatch(&self, events: &mut Events) {
+        let mut place = 0;
+        let mut out = Out { key: Token::from_bits(u64::MAX), source: None };
         while let Err(payload) = self.core.isolated(self, || {
             catch_unwind(AssertUnwindSafe(|| {
-                for event in &mut events {
-                    self.tell_ready(&event, &mut out);
+                while place < events.len() {
+                    place += 1;
+                    if let Some(event) = events.get(place - 1) {
+                        self.tell_ready(event, &mut out);
+                    }
                 }
             }))
         }) {
-            if let Some((key, _)) = &out {
-                self.remove_source(*key);
+            let broken = out.source.take();
+            if broken.is_some() {
+                self.remove_source(out.key);
             }
             self.core.report(self, ErrorContext::panic(Origin::Source, None, payload));
-            let broken = out.take();
             self.core.release(self, || drop(broken));
         }
     }
 
     /// Tells one source of its event. It is in `out` while it is called, and stays there if it panics.
     #[inline]
-    fn tell_ready(&self, event: &Event, out: &mut Option<(Token, Box<dyn Source>)>) {
+    fn tell_ready(&self, event: &Event, out: &mut Out) {
         let key = Token::from_bits(event.data());
         let Some(source) = self.core.check_out(key) else { return };
-        out.insert((key, source)).1.ready(self, event);
-        if let Some((key, source)) = out.take() {
+        out.key = key;
+        out.source.insert(source).ready(self, event);
+        if let Some(source) = out.source.take() {
             let rejected = self.core.check_in(key, source);
             if rejected.is_some() {
                 self.core.release(self, || drop(rejected));
@@ -364,6 +368,12 @@ impl LoopHandle {
         let slots: Slots<SourceSlot> = mem::take(&mut *self.core.sources.borrow_mut());
         drop(slots);
     }
+}
+
+/// The source that is being called.
+struct Out {
+    key: Token,
+    source: SourceSlot,
 }
 
 /// How many sources, each with one registration, the loop has for itself: the ear for its signals, which

@@ -123,7 +123,7 @@ impl LoopHandle {
             statistics.selects += 1;
             statistics.events += events.len() as u64;
         });
-        self.dispatch(&events);
+        self.dispatch(&mut events);
         core.events.set(events);
         run.skipped = 0;
         // Only a loop that has something to skip for needs to know when it looked last.

@@ -22,7 +22,8 @@ use crate::event::Changes;
 use crate::notifier::{Doorbell, Notifier};
 use crate::table::{Entry, Table, Watch};
 use crate::{
-    Events, Interest, Key, RawSource, Readiness, Registration, Registry, Source, Timeout, Token,
+    Event, Events, Interest, Key, RawSource, Readiness, Registration, Registry, Source, Timeout,
+    Token,
 };
 
 /// One mechanism of an operating system.
@@ -45,7 +46,7 @@ pub(crate) trait Backend: Sized + 'static {
         table: &Table<RawSource>,
         timeout: Option<Duration>,
         capacity: usize,
-        batch: &mut Vec<(Token, Readiness)>,
+        batch: &mut Vec<Event>,
     ) -> io::Result<()>;
 
     /// Forgets all sources, those included that cannot be deleted. The doorbell stays as it is.
@@ -311,7 +312,7 @@ impl<B: Backend> State<B> {
 
     /// Makes the backend anew from the table. A source that it does not take any more is reported
     /// once with an error, so that its owner learns of it.
-    fn rebuild(&mut self, batch: &mut Vec<(Token, Readiness)>) -> io::Result<()> {
+    fn rebuild(&mut self, batch: &mut Vec<Event>) -> io::Result<()> {
         let backend = self.backend.as_mut().ok_or_else(closed)?;
         backend.renew().map_err(|cause| cannot("rebuild the set of sources", cause))?;
         let watched: Vec<_> = self
@@ -323,27 +324,27 @@ impl<B: Backend> State<B> {
         for (token, raw, interest) in watched {
             if backend.add(raw, token, interest).is_err() {
                 self.table.get_mut(token)?.watch = Watch::Unwatched;
-                batch.push((token, Readiness::ERROR));
+                batch.push(Event::reported(token, Readiness::ERROR));
             }
         }
         self.suspicious = false;
         Ok(())
     }
 
-    fn report_always_ready(&mut self, batch: &mut Vec<(Token, Readiness)>, capacity: usize) {
+    fn report_always_ready(&mut self, batch: &mut Vec<Event>, capacity: usize) {
         // At least one, or sockets that are always ready too would starve them.
         let room = capacity.saturating_sub(batch.len()).max(1);
         let before = batch.len();
         let ready = self.table.ready_now().take(room);
-        batch.extend(ready.map(|(token, interest)| (token, Readiness::from(interest))));
+        batch.extend(ready.map(|(token, interest)| Event::reported(token, interest.into())));
         self.table.rotate_always_ready(batch.len() - before);
     }
 }
 
 /// Removes the events that nobody owns; returns whether there were any.
-fn drop_orphans(batch: &mut Vec<(Token, Readiness)>, table: &Table<RawSource>) -> bool {
+fn drop_orphans(batch: &mut Vec<Event>, table: &Table<RawSource>) -> bool {
     let before = batch.len();
-    batch.retain(|(token, _)| table.get(*token).is_some());
+    batch.retain(|event| table.get(event.token()).is_some());
     batch.len() < before
 }
 

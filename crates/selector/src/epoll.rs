@@ -18,7 +18,7 @@ use crate::engine::{Backend, Engine};
 use crate::error::cannot;
 use crate::notifier::{Doorbell, Ring};
 use crate::table::Table;
-use crate::{Interest, RawSource, Readiness, Token, sys};
+use crate::{Event, Interest, RawSource, Readiness, Token, sys};
 
 /// Watches descriptors with epoll. Stands for Python's `EpollSelector`.
 ///
@@ -142,7 +142,7 @@ impl Backend for Epoll {
         _table: &Table<RawSource>,
         timeout: Option<Duration>,
         capacity: usize,
-        batch: &mut Vec<(Token, Readiness)>,
+        batch: &mut Vec<Event>,
     ) -> io::Result<()> {
         // The kernel fills all the room it is given, so it gets what the caller has. The doorbell
         // takes a place of it, but nobody's turn: what was reported goes to the end of the queue.
@@ -155,10 +155,10 @@ impl Backend for Epoll {
         let events = self.buffer.iter().map(|event| (event.data.u64(), event.flags));
         batch.extend(events.map(|(data, flags)| {
             rung |= data == BELL;
-            (Token::from_bits(data), readiness(flags))
+            Event::reported(Token::from_bits(data), readiness(flags))
         }));
         if rung {
-            batch.retain(|(token, _)| token.to_bits() != BELL);
+            batch.retain(|event| event.token().to_bits() != BELL);
         }
         if rung { self.drain_bell() } else { Ok(()) }
     }

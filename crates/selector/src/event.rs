@@ -159,9 +159,18 @@ pub struct Event {
 }
 
 impl Event {
+    /// As an operating system tells of it: who it is for is not looked up yet.
     #[inline]
-    fn new(token: Token, data: u64, interest: Interest, readiness: Readiness) -> Event {
-        Event { token, data, ready: readiness.wakes(interest), readiness }
+    pub(crate) fn reported(token: Token, readiness: Readiness) -> Event {
+        Event { token, data: 0, ready: Interest::NONE, readiness }
+    }
+
+    /// Enters what the registration says; nobody's event wakes nothing.
+    #[inline]
+    fn find(&mut self, registration: Option<(Interest, u64)>) {
+        let (interest, data) = registration.unwrap_or_default();
+        self.data = data;
+        self.ready = self.readiness.wakes(interest);
     }
 
     /// Which registration it is for.
@@ -230,11 +239,9 @@ pub const MAX_EVENTS: usize = 65_536;
 /// source of the same batch.
 #[derive(Debug)]
 pub struct Events {
-    batch: Vec<(Token, Readiness)>,
-    /// What the selector found for each event of the batch when the wait was over, in its order. It still
-    /// holds while no registration has changed, and saves the question.
-    found: Vec<Event>,
-    /// Counts the changes of registrations; and what it was when `found` was filled.
+    batch: Vec<Event>,
+    /// Counts the changes of registrations; and what it was when all of the batch was looked up. While it is
+    /// that, nothing has to be looked up again.
     changes: Option<(Rc<Changes>, u64)>,
     registry: Option<Rc<dyn Registry>>,
     capacity: usize,
@@ -270,7 +277,6 @@ impl Events {
     pub fn with_capacity(capacity: usize) -> Events {
         Events {
             batch: Vec::new(),
-            found: Vec::new(),
             changes: None,
             registry: None,
             capacity: capacity.clamp(1, MAX_EVENTS),
@@ -299,6 +305,18 @@ impl Events {
         self.batch.is_empty()
     }
 
+    /// The event at a place below [`len`](Self::len), if it is still wanted: what the iterator gives, without a
+    /// copy of it.
+    #[inline]
+    pub fn get(&mut self, place: usize) -> Option<&Event> {
+        if !self.is_current() {
+            let mut event = *self.batch.get(place)?;
+            self.look_up_again(&mut event);
+            self.batch[place] = event;
+        }
+        self.batch.get(place).filter(|event| !event.ready.is_none())
+    }
+
     /// The events that are still wanted, each checked when the iterator reaches it.
     ///
     /// # Order
@@ -310,7 +328,6 @@ impl Events {
     /// Forgets the batch, and lets go of the selector it came from.
     pub fn clear(&mut self) {
         self.batch.clear();
-        self.found.clear();
         self.changes = None;
         self.registry = None;
         self.notified = false;
@@ -322,7 +339,6 @@ impl Events {
     /// Starts a batch of events that `registry` can resolve.
     pub fn begin(&mut self, registry: &Rc<impl Registry + 'static>) {
         self.batch.clear();
-        self.found.clear();
         self.notified = false;
         let same = self
             .registry
@@ -336,7 +352,9 @@ impl Events {
 
     /// Adds an event.
     pub fn push(&mut self, token: Token, readiness: Readiness) {
-        self.batch.push((token, readiness));
+        self.batch.push(Event::reported(token, readiness));
+        // It is looked up when it is asked for.
+        self.changes = None;
     }
 
     /// Says that a [`Notifier`](crate::Notifier) was used.
@@ -345,7 +363,7 @@ impl Events {
     }
 
     /// The batch as it was reported, unchecked.
-    pub(crate) fn batch(&mut self) -> &mut Vec<(Token, Readiness)> {
+    pub(crate) fn batch(&mut self) -> &mut Vec<Event> {
         &mut self.batch
     }
 
@@ -359,27 +377,20 @@ impl Events {
             Some((_, seen)) => *seen = changes.0.get(),
             unset => *unset = Some((changes.clone(), changes.0.get())),
         }
-        self.found.extend(self.batch.iter().map(|(token, readiness)| {
-            let (interest, data) = find(*token).unwrap_or_default();
-            Event::new(*token, data, interest, *readiness)
-        }));
+        for event in &mut self.batch {
+            event.find(find(event.token));
+        }
     }
 
-    /// What is at a place in the batch, if anybody still wants it.
+    /// Whether nothing has changed since all of the batch was looked up.
     #[inline]
-    fn get(&self, place: usize) -> Option<Event> {
-        let event = match (&self.changes, self.found.get(place)) {
-            (Some((changes, seen)), Some(found)) if changes.0.get() == *seen => *found,
-            _ => self.resolve(place)?,
-        };
-        (!event.ready.is_none()).then_some(event)
+    fn is_current(&self) -> bool {
+        self.changes.as_ref().is_some_and(|(changes, seen)| changes.0.get() == *seen)
     }
 
     #[inline(never)]
-    fn resolve(&self, place: usize) -> Option<Event> {
-        let (token, readiness) = self.batch[place];
-        let (interest, data) = self.registry.as_ref()?.lookup(token)?;
-        Some(Event::new(token, data, interest, readiness))
+    fn look_up_again(&self, event: &mut Event) {
+        event.find(self.registry.as_ref().and_then(|registry| registry.lookup(event.token)));
     }
 }
 
@@ -404,11 +415,14 @@ impl Iterator for Iter<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Event> {
-        while self.next < self.events.batch.len() {
-            let event = self.events.get(self.next);
+        while let Some(event) = self.events.batch.get(self.next) {
+            let mut event = *event;
             self.next += 1;
-            if event.is_some() {
-                return event;
+            if !self.events.is_current() {
+                self.events.look_up_again(&mut event);
+            }
+            if !event.ready.is_none() {
+                return Some(event);
             }
         }
         None

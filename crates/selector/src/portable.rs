@@ -16,13 +16,13 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use polling::{Event, PollMode, Poller};
+use polling::{PollMode, Poller};
 
 use crate::engine::{Backend, Engine};
 use crate::error::cannot;
 use crate::notifier::{Doorbell, Ring};
 use crate::table::{Table, Watch};
-use crate::{Interest, RawSource, Readiness, Token, sys};
+use crate::{Event, Interest, RawSource, Readiness, Token, sys};
 
 /// Watches sources with whatever the platform has, through the `polling` crate: epoll, kqueue,
 /// event ports, IOCP or `poll(2)`. Stands for Python's `KqueueSelector`, `DevpollSelector`,
@@ -112,21 +112,22 @@ impl Polling {
 
     /// Watches again what a mode that is not level has forgotten. What cannot be watched any more is
     /// reported with an error, as `poll(2)` would, and keeps nobody else from being watched.
-    fn rearm(&mut self, table: &Table<RawSource>, batch: &mut Vec<(Token, Readiness)>) {
+    fn rearm(&mut self, table: &Table<RawSource>, batch: &mut Vec<Event>) {
         while let Some(token) = self.fired.pop() {
             let entry = table.get(token).filter(|entry| entry.watch == Watch::Watched);
             if entry.is_some_and(|entry| self.modify(entry.raw, token, entry.interest).is_err()) {
-                batch.push((token, Readiness::ERROR));
+                batch.push(Event::reported(token, Readiness::ERROR));
             }
         }
     }
 
-    fn request(&self, token: Token, interest: Interest) -> io::Result<Event> {
+    fn request(&self, token: Token, interest: Interest) -> io::Result<polling::Event> {
         if interest.is_priority() && !IS_EPOLL {
             let message = "this platform has no priority events";
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
-        let mut event = Event::new(key(token), interest.is_readable(), interest.is_writable());
+        let mut event =
+            polling::Event::new(key(token), interest.is_readable(), interest.is_writable());
         event.set_priority(interest.is_priority());
         Ok(event)
     }
@@ -154,7 +155,7 @@ impl Backend for Polling {
         table: &Table<RawSource>,
         timeout: Option<Duration>,
         capacity: usize,
-        batch: &mut Vec<(Token, Readiness)>,
+        batch: &mut Vec<Event>,
     ) -> io::Result<()> {
         self.rearm(table, batch);
         let timeout = if batch.is_empty() { timeout } else { Some(Duration::ZERO) };
@@ -163,10 +164,11 @@ impl Backend for Polling {
         let waited = poller.wait(events, timeout);
         batch.extend(events.iter().map(|event| {
             let token = token(event.key, table);
-            (token, readiness(&event, table.get(token).map(|entry| entry.raw)))
+            let raw = table.get(token).map(|entry| entry.raw);
+            Event::reported(token, readiness(&event, raw))
         }));
         if self.mode != PollMode::Level {
-            self.fired.extend(batch.iter().map(|(token, _)| *token));
+            self.fired.extend(batch.iter().map(Event::token));
         }
         match waited {
             // With `poll(2)`, a ring whose byte is not in the pipe yet.
@@ -259,7 +261,7 @@ fn token(key: usize, table: &Table<RawSource>) -> Token {
     table.token_at(key).unwrap_or(Token::from_bits(u64::MAX))
 }
 
-fn readiness(event: &Event, raw: Option<RawSource>) -> Readiness {
+fn readiness(event: &polling::Event, raw: Option<RawSource>) -> Readiness {
     let readable = event.readable && (!event.is_priority() || is_readable(raw));
     let flags = [
         (readable, Readiness::READABLE),
