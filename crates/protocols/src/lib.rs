@@ -80,11 +80,13 @@
 //! | `network` | [`Network`], [`Acceptor`]: other networks than the operating system's |
 //! | `resolve`, `address` | [`getaddrinfo`], [`Resolver`]; [`Address`], [`Endpoint`] |
 //! | `socket`, `unix` | making sockets; the files of Unix sockets |
+//! | `endpoints` | [`ServerEndpoint`], [`ClientEndpoint`]: endpoints as text |
+//! | `sys` | the only `unsafe` code: [`take_inherited_fd`] |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |
 //!
 //! It knows nothing of TLS, of streams, or of what the bytes mean.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg(unix)]
 
@@ -93,6 +95,7 @@ mod connect;
 mod connection;
 mod detached;
 mod driver;
+mod endpoints;
 mod filter;
 mod input;
 mod leaf;
@@ -108,6 +111,7 @@ mod resolve;
 mod server;
 mod socket;
 mod state;
+mod sys;
 mod talk;
 mod transport;
 mod unix;
@@ -119,6 +123,7 @@ pub use connect::{
 };
 pub use connection::{Connection, Unavailable, attach};
 pub use detached::{Detached, Probe};
+pub use endpoints::{ClientEndpoint, EndpointError, ServerEndpoint};
 pub use filter::{Filter, FilterState, Filtered};
 pub use link::{Link, SocketLink};
 pub use listen::{Listen, create_server, create_unix_server};
@@ -131,4 +136,5 @@ pub use resolve::{
     getnameinfo, set_resolver,
 };
 pub use server::Server;
+pub use sys::take_inherited_fd;
 pub use transport::{Flow, Transport};
