@@ -144,9 +144,6 @@ impl State {
     }
 
     fn take_unread(&self, buffer: &mut [u8]) -> usize {
-        if self.extras.borrow().is_none() {
-            return 0;
-        }
         self.extras(|extras| {
             let count = extras.unread.len().min(buffer.len());
             buffer[..count].copy_from_slice(&extras.unread[..count]);

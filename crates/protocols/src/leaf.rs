@@ -40,6 +40,8 @@ pub(crate) struct Leaf {
     /// Buffers of the program's, whose destructors are its code.
     discarded: RefCell<Vec<Bytes>>,
     has_discarded: Cell<bool>,
+    /// How many extras connections have ever had.
+    extras: Cell<u64>,
 }
 
 impl Leaf {
@@ -103,6 +105,13 @@ impl Leaf {
         if queues.len() < MOST_SPARES {
             queues.push(queue);
         }
+    }
+
+    /// A number for extras of a connection, which no others have had.
+    pub(crate) fn next_extras(&self) -> u64 {
+        let number = self.extras.get();
+        self.extras.set(number + 1);
+        number
     }
 
     /// Keeps a buffer of the program's until a driver drops it, where nothing is borrowed.

@@ -45,7 +45,7 @@ impl Flush for State {
 impl State {
     #[inline]
     pub(crate) fn limits(&self) -> WriteBufferLimits {
-        self.extras.borrow().as_ref().and_then(|extras| extras.limits).unwrap_or(LIMITS)
+        self.extras(|extras| extras.limits).unwrap_or(LIMITS)
     }
 
     pub(crate) fn set_limits(&self, limits: WriteBufferLimits) {
@@ -55,7 +55,7 @@ impl State {
 
     #[inline]
     fn cap(&self) -> Option<usize> {
-        self.extras.borrow().as_ref()?.cap
+        self.extras(|extras| extras.cap)
     }
 
     pub(crate) fn set_cap(&self, cap: Option<usize>) {

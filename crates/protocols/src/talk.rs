@@ -277,7 +277,7 @@ impl<P: Protocol> Talk<P> {
     }
 
     fn wake(&self, host: &impl Host) {
-        for (_, waker) in self.transport.state.extras(|extras| extras.waiters.take()) {
+        for (_, waker) in self.transport.state.take_waiters() {
             host.release(|| waker.wake());
         }
     }

@@ -14,6 +14,9 @@ use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use bytes::Bytes;
 use common::{
@@ -585,5 +588,41 @@ fn an_error_that_a_socket_tells_once_is_told_by_a_connection_at_rest_too() {
         }
         until(&event_loop, "the end", || record.is_lost());
         assert_eq!(record.error(), Some(ErrorKind::ConnectionReset), "writes: {writes}");
+    }
+}
+
+#[test]
+fn a_future_that_waited_before_takes_no_other_ones_place() {
+    let record = Record::new();
+    let (event_loop, connection, theirs) = stuck(&record, |_, _| ());
+    let drain_all = || {
+        until(&event_loop, "room", || {
+            drain(&theirs).unwrap();
+            connection.get_write_buffer_size() == 0
+        });
+        settle(&event_loop);
+    };
+    connection.write(&pattern(4 << 20));
+    let mut first = Box::pin(connection.drained());
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drain_all();
+    connection.write(&pattern(4 << 20));
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut second = Box::pin(connection.drained());
+    assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(first);
+    drain_all();
+    assert!(woken.0.load(Ordering::Relaxed));
+    assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+}
+
+/// Whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
