@@ -264,6 +264,11 @@ impl VirtualHandle {
         self.world.state.borrow().next_scripted()
     }
 
+    /// Whether a source is ready for what is wanted of it, so that a wait ends at once and time must not move.
+    pub fn has_events(&self) -> bool {
+        !self.world.state.borrow().wanted().is_empty()
+    }
+
     /// Whether a wait that finds nothing jumps to what is next. Off at first.
     pub fn set_autojump(&self, autojump: bool) {
         self.world.state.borrow_mut().autojump = autojump;

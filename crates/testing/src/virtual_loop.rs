@@ -105,8 +105,12 @@ impl VirtualLoop {
         self.event_loop.run_until_complete(future)
     }
 
-    /// When the next timer or entry of the script is due.
+    /// When the next timer or entry of the script is due: now, if a source is ready, which it may have become in
+    /// the turn that has just ended, after its wait.
     pub(crate) fn next_event(&self) -> Option<Instant> {
+        if self.world.has_events() {
+            return Some(self.world.now());
+        }
         let candidates = [self.event_loop.next_deadline(), self.world.next_scripted()];
         candidates.into_iter().flatten().min()
     }

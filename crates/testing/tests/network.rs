@@ -481,3 +481,25 @@ fn a_test_with_a_jumping_clock_has_a_network_in_its_world() {
         assert_eq!(server.shutdown(SECOND).await, 0);
     });
 }
+
+/// Found by a web server whose rows came in pairs: the clock moved on before a row was seen.
+#[test]
+fn what_a_task_sends_is_received_before_the_clock_moves() {
+    TestRunner::new().clock(Clock::Autojump).strict(true).run(async {
+        let network = MemoryNetwork::new(&world(), 1);
+        network.install(&LoopHandle::current());
+        let far = Log::default();
+        let log = far.clone();
+        let server = create_server("localhost:7", move || logging(&log)).await.unwrap();
+        let near = Log::default();
+        create_connection("localhost:7", || logging(&near)).await.unwrap();
+        for _ in 0..4 {
+            sleep(SECOND).await;
+            near.transport().write(b"x");
+        }
+        near.transport().close();
+        assert_eq!(far.lost().await, None);
+        assert_eq!(*far.0.times.borrow(), [1, 2, 3, 4].map(|count| count * SECOND));
+        server.shutdown(SECOND).await;
+    });
+}

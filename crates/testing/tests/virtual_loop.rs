@@ -131,6 +131,24 @@ fn advance_plays_the_script_of_the_world_at_its_own_times() {
 }
 
 #[test]
+fn what_becomes_ready_after_the_wait_of_a_turn_is_seen_before_the_clock_moves() {
+    let virtual_loop = VirtualLoop::new();
+    let world = virtual_loop.world().clone();
+    let (id, journal) = (world.new_source(), Journal::default());
+    let source = Noting { journal: journal.clone(), world: world.clone(), id };
+    let key = virtual_loop.insert_source(Box::new(source)).unwrap();
+    let selector = virtual_loop.selector();
+    let registration = selector.register(id.into(), Interest::READABLE, key.to_bits()).unwrap();
+    let ready = world.clone();
+    virtual_loop.call_soon(move |_| ready.set_ready(id, Readiness::READABLE));
+    assert!(!world.has_events());
+    virtual_loop.run_until_idle();
+    assert_eq!(journal.take().len(), 1);
+    assert!(!world.has_events());
+    drop(registration);
+}
+
+#[test]
 fn a_program_that_is_never_idle_is_a_panic_and_not_a_hang() {
     fn forever(handle: &LoopHandle) {
         handle.call_soon(forever);

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod clients;
+pub(crate) mod http;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
