@@ -1,6 +1,7 @@
 //! The input of a connection: what is read, and when.
 
 use std::io;
+use std::mem;
 
 use rustix::io::Errno;
 
@@ -26,7 +27,7 @@ impl State {
 
     /// Whether there is input that no event tells of.
     pub(crate) fn has_input(&self) -> bool {
-        let unread = self.extras(|extras| !extras.unread.is_empty());
+        let unread = self.extras(|extras| extras.kept || !extras.unread.is_empty());
         unread || (!self.is_socket() && self.with_link(|link| link.has_input()).unwrap_or(false))
     }
 
@@ -43,6 +44,22 @@ impl State {
             self.readable.set(true);
             self.attend();
         }
+    }
+
+    /// The protocol keeps some of what it was given, as reading was paused: it is called, with nothing, when reading
+    /// goes on and before anything else is read.
+    pub(crate) fn keep_input(&self) {
+        self.with_extras(|extras| extras.kept = true);
+        self.readable.set(true);
+    }
+
+    /// Whether the protocol is to be called for what it keeps.
+    pub(crate) fn take_kept(&self) -> bool {
+        let kept = self.is_to_be_read() && self.extras(|extras| mem::take(&mut extras.kept));
+        if kept {
+            self.progress.set(true);
+        }
+        kept
     }
 
     #[inline]

@@ -80,6 +80,7 @@
 //! | `network` | [`Network`], [`Acceptor`]: other networks than the operating system's |
 //! | `resolve`, `address` | [`getaddrinfo`], [`Resolver`]; [`Address`], [`Endpoint`] |
 //! | `socket`, `unix` | making sockets; the files of Unix sockets |
+//! | `receivers` | [`LineReceiver`], [`LineOnlyReceiver`], [`NetstringReceiver`], [`Int32StringReceiver`]: messages in what comes |
 //! | `endpoints` | [`ServerEndpoint`], [`ClientEndpoint`]: endpoints as text |
 //! | `sys` | the only `unsafe` code: [`take_inherited_fd`] |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |
@@ -107,7 +108,9 @@ mod network;
 mod options;
 mod output;
 mod protocol;
+mod receivers;
 mod resolve;
+mod scan;
 mod server;
 mod socket;
 mod state;
@@ -131,6 +134,11 @@ pub use net_ext::NetExt;
 pub use network::{Acceptor, Dialing, Network, set_network};
 pub use output::WriteBufferLimits;
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
+pub use receivers::{
+    AfterRaw, Framing, Int8, Int8StringReceiver, Int16, Int16StringReceiver, Int32,
+    Int32StringReceiver, IntPrefix, Line, LineOnlyReceiver, LineProtocol, LineReceiver, Netstring,
+    NetstringReceiver, Next, Receiver, StringProtocol, TooLong,
+};
 pub use resolve::{
     AddrInfo, Endpoint, Family, Hints, Resolved, Resolver, SocketType, SystemResolver, getaddrinfo,
     getnameinfo, set_resolver,
@@ -138,3 +146,9 @@ pub use resolve::{
 pub use server::Server;
 pub use sys::take_inherited_fd;
 pub use transport::{Flow, Transport};
+
+/// For the crates above. Not part of the interface: it changes with any version.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::scan::{find_first_end, length_prefix};
+}

@@ -58,7 +58,8 @@ pub trait Protocol {
     }
 
     /// Bytes have come: at least one, at most 256 KiB, cut anywhere. After
-    /// [`pause_reading`](Transport::pause_reading) none come.
+    /// [`pause_reading`](Transport::pause_reading) none come. (Receivers, such as [`LineReceiver`](crate::LineReceiver),
+    /// are also given none at all, which tells them to go on with what they keep; those who wrap protocols pass it on.)
     ///
     /// # Errors
     /// What the connection is to end with.

@@ -144,6 +144,8 @@ pub(crate) struct Extras {
     pub(crate) successor: Option<Box<dyn Successor>>,
     /// What was read and not used, to be delivered before anything else.
     pub(crate) unread: Vec<u8>,
+    /// Whether the protocol keeps bytes of its own until reading goes on, and is to be called for them first.
+    pub(crate) kept: bool,
     /// Other limits than the usual ones.
     pub(crate) limits: Option<WriteBufferLimits>,
     /// The queue may not grow beyond this.
@@ -172,7 +174,7 @@ impl Extras {
     fn is_plain(&self) -> bool {
         let asked = self.timeout.is_some() || self.successor.is_some();
         let limited = self.limits.is_some() || self.cap.is_some();
-        !asked && !limited && self.unread.is_empty()
+        !asked && !limited && !self.kept && self.unread.is_empty()
     }
 }
 
@@ -519,6 +521,10 @@ impl State {
     pub(crate) fn upgrade(&self, filter: Box<dyn Filter>, leftover: &[u8]) -> io::Result<()> {
         if self.phase.get() != Phase::Open || self.output.get() != Output::Flowing {
             return Err(closed("upgrade"));
+        }
+        if self.extras(|extras| mem::take(&mut extras.kept)) && leftover.is_empty() {
+            let error = "cannot upgrade: the protocol keeps bytes that came in clear, and they are not left over";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         let slot = mem::replace(&mut *self.link.borrow_mut(), Slot::Out);
         let link: Box<dyn Link> = match slot {

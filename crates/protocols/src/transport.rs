@@ -181,8 +181,12 @@ impl Transport {
     }
 
     /// Reads once into the loop's own buffer of 256 KiB and gives what came, one byte or more, to `take`;
-    /// `None` if nothing did.
+    /// `None` if nothing did. A receiver that has stopped in the middle of what came, because reading was paused, is
+    /// given nothing first, and goes on with what it keeps.
     pub fn read_with<R>(&self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        if !self.state.is_plain() && self.state.take_kept() {
+            return Some(take(&[]));
+        }
         let leaf = &*self.state.leaf;
         // Given back also if `take` panics.
         let mut lent = Lent { leaf, buffer: Some(leaf.take_read_buffer()) };
@@ -199,6 +203,8 @@ impl Transport {
         if self.state.phase() == Phase::Ended {
             return;
         }
+        // What the old one keeps goes with it, unless it is left over.
+        self.state.extras(|extras| extras.kept = false);
         self.state.unread(leftover);
         let successor = successor(protocol);
         let old = self.state.with_extras(|extras| extras.successor.replace(successor));

@@ -514,40 +514,16 @@ fn spelled(separators: &[&[u8]]) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Where several separators are searched, this much is looked through first, then twice as much, and so on: one
-/// that never comes must not be searched in all that is buffered for each that does.
-const FIRST_WINDOW: usize = 256;
-
 /// The separator that ends first, at or after `from`: where it starts and where it ends.
 pub(crate) fn find_first_end(
     data: &[u8],
     from: usize,
     separators: &[&[u8]],
 ) -> Option<(usize, usize)> {
-    if let [separator] = separators {
-        return find(data, from, separator);
-    }
-    let longest = separators.iter().map(|separator| separator.len()).max()?;
-    let (mut from, mut window) = (from, FIRST_WINDOW.max(2 * longest));
-    loop {
-        let seen = &data[..data.len().min(from + window)];
-        let found = separators.iter().filter_map(|separator| find(seen, from, separator));
-        // Of two that end together the longer one counts.
-        let first = found.min_by_key(|(start, end)| (*end, *start));
-        if first.is_some() || seen.len() == data.len() {
-            return first;
-        }
-        from = seen.len() - (longest - 1);
-        window *= 2;
-    }
-}
-
-fn find(data: &[u8], from: usize, separator: &[u8]) -> Option<(usize, usize)> {
-    let found = memchr::memmem::find(&data[from..], separator);
-    let found = found.map(|place| (from + place, from + place + separator.len()));
-    #[cfg(test)]
-    tests::searched(found.map_or(data.len(), |(_, end)| end) - from);
-    found
+    tulipa_protocols::__private::find_first_end(data, from, separators, |_count| {
+        #[cfg(test)]
+        tests::searched(_count);
+    })
 }
 
 impl fmt::Debug for StreamReader {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tulipa_protocols::__private::length_prefix;
+
 use super::{Decoder, Encoder};
 use crate::{LimitOverrun, ReadError};
 
@@ -57,8 +59,7 @@ impl Decoder for LengthDelimited {
 
     fn decode(&mut self, input: &[u8]) -> Result<Option<(Vec<u8>, usize)>, ReadError> {
         let width = self.width as usize;
-        let Some((head, rest)) = input.split_at_checked(width) else { return Ok(None) };
-        let length = head.iter().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
+        let Some((length, rest)) = length_prefix(input, width) else { return Ok(None) };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > self.limit {
             return Err(LimitOverrun { consumed: length, limit: self.limit }.into());
