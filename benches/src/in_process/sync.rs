@@ -1,38 +1,28 @@
 //! `tulipa-sync` beside tokio's and smol's primitives.
 //!
-//! "on tokio" means tokio's current-thread runtime with a `LocalSet`; "tiny" is the executor of
-//! `tulipa_benches::executor`. Both are given for each library, so that the cost of the primitive
-//! and that of the runtime can be told apart.
+//! "on tokio" means tokio's current-thread runtime with a `LocalSet`; "tiny" is the crate's own
+//! executor. Both are given for each library, so that the cost of the primitive and that of the
+//! runtime can be told apart.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::hint::black_box;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use futures_lite::future::block_on;
-use tulipa_benches::executor::{self, YieldNow};
-use tulipa_benches::{Plan, Table};
+
+use crate::executor::{self, YieldNow};
+use crate::measure::Cases;
 
 /// How many tasks share the contended semaphore.
 const RIVALS: u64 = 4;
 
-type Task = Pin<Box<dyn Future<Output = ()>>>;
+/// The baseline of these tables.
+const ON_TOKIO: &str = "tokio on tokio";
 
-fn main() {
-    let plan = Plan::from_args();
-    for (title, capacity) in [
-        ("queue hand-over, two tasks, room for 1", 1),
-        ("queue hand-over, two tasks, room for 64", 64),
-    ] {
-        hand_over(title, capacity).run(&plan);
-    }
-    semaphore_uncontended().run(&plan);
-    semaphore_contended().run(&plan);
-    lock_uncontended().run(&plan);
-    lock_contended().run(&plan);
-}
+type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 fn on_tiny<const N: usize>(tasks: [Task; N]) {
     executor::run(tasks);
@@ -51,15 +41,16 @@ fn tokio_local() -> impl Fn(Vec<Task>) {
     }
 }
 
-fn hand_over(title: &'static str, capacity: usize) -> Table<'static> {
+pub(super) fn hand_over(title: &'static str, capacity: usize) -> Cases<'static> {
     let (runtime, other) = (tokio_local(), tokio_local());
-    Table::new(title, "tokio mpsc on tokio")
+    Cases::new(title, ON_TOKIO)
         .case("tulipa Queue, tiny", move |n| on_tiny(tulipa_queue(capacity, n)))
+        .target(0.20)
         .case("no queue: wake each other, tiny", move |n| on_tiny(ping_pong(n)))
         .case("tokio mpsc, tiny", move |n| on_tiny(tokio_queue(capacity, n)))
         .case("async-channel, tiny", move |n| on_tiny(async_channel_queue(capacity, n)))
         .case("tulipa Queue on tokio", move |n| runtime(tulipa_queue(capacity, n).into()))
-        .case("tokio mpsc on tokio", move |n| other(tokio_queue(capacity, n).into()))
+        .case(ON_TOKIO, move |n| other(tokio_queue(capacity, n).into()))
 }
 
 /// The least that two tasks can do to take turns: what a queue with room for one adds to.
@@ -133,13 +124,13 @@ fn async_channel_queue(capacity: usize, n: u64) -> [Task; 2] {
     ]
 }
 
-fn semaphore_uncontended() -> Table<'static> {
+pub(super) fn semaphore_uncontended(title: &'static str) -> Cases<'static> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let tulipa = tulipa_sync::Semaphore::new(5);
     let tokio = tokio::sync::Semaphore::new(5);
     let on_tokio = tokio::sync::Semaphore::new(5);
     let smol = async_lock::Semaphore::new(5);
-    Table::new("semaphore, uncontended", "tokio on tokio")
+    Cases::new(title, ON_TOKIO)
         .case("tulipa", move |n| {
             block_on(async {
                 for _ in 0..n {
@@ -147,6 +138,7 @@ fn semaphore_uncontended() -> Table<'static> {
                 }
             });
         })
+        .target(0.25)
         .case("tokio", move |n| {
             block_on(async {
                 for _ in 0..n {
@@ -161,7 +153,7 @@ fn semaphore_uncontended() -> Table<'static> {
                 }
             });
         })
-        .case("tokio on tokio", move |n| {
+        .case(ON_TOKIO, move |n| {
             runtime.block_on(async {
                 for _ in 0..n {
                     drop(black_box(on_tokio.acquire().await));
@@ -187,27 +179,28 @@ macro_rules! rivals {
     }};
 }
 
-fn semaphore_contended() -> Table<'static> {
+pub(super) fn semaphore_contended(title: &'static str) -> Cases<'static> {
     let (runtime, other) = (tokio_local(), tokio_local());
-    Table::new("semaphore, 4 tasks and 1 permit held for a turn", "tokio on tokio")
+    Cases::new(title, ON_TOKIO)
         .case("tulipa, tiny", |n| on_tiny(rivals!(n, tulipa_sync::Semaphore::new(1), acquire)))
+        .target(0.40)
         .case("tokio, tiny", |n| on_tiny(rivals!(n, tokio::sync::Semaphore::new(1), acquire)))
         .case("async-lock, tiny", |n| on_tiny(rivals!(n, async_lock::Semaphore::new(1), acquire)))
         .case("tulipa on tokio", move |n| {
             runtime(rivals!(n, tulipa_sync::Semaphore::new(1), acquire).into());
         })
-        .case("tokio on tokio", move |n| {
+        .case(ON_TOKIO, move |n| {
             other(rivals!(n, tokio::sync::Semaphore::new(1), acquire).into());
         })
 }
 
-fn lock_uncontended() -> Table<'static> {
+pub(super) fn lock_uncontended(title: &'static str) -> Cases<'static> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let tulipa = tulipa_sync::Lock::new(0_u64);
     let tokio = tokio::sync::Mutex::new(0_u64);
     let on_tokio = tokio::sync::Mutex::new(0_u64);
     let smol = async_lock::Mutex::new(0_u64);
-    Table::new("lock, uncontended", "tokio on tokio")
+    Cases::new(title, ON_TOKIO)
         .case("tulipa", move |n| {
             block_on(async {
                 for _ in 0..n {
@@ -229,7 +222,7 @@ fn lock_uncontended() -> Table<'static> {
                 }
             });
         })
-        .case("tokio on tokio", move |n| {
+        .case(ON_TOKIO, move |n| {
             runtime.block_on(async {
                 for _ in 0..n {
                     *on_tokio.lock().await += 1;
@@ -238,16 +231,16 @@ fn lock_uncontended() -> Table<'static> {
         })
 }
 
-fn lock_contended() -> Table<'static> {
+pub(super) fn lock_contended(title: &'static str) -> Cases<'static> {
     let (runtime, other) = (tokio_local(), tokio_local());
-    Table::new("lock, 4 tasks that hold it for a turn", "tokio on tokio")
+    Cases::new(title, ON_TOKIO)
         .case("tulipa, tiny", |n| on_tiny(rivals!(n, tulipa_sync::Lock::new(()), lock)))
         .case("tokio, tiny", |n| on_tiny(rivals!(n, tokio::sync::Mutex::new(()), lock)))
         .case("async-lock, tiny", |n| on_tiny(rivals!(n, async_lock::Mutex::new(()), lock)))
         .case("tulipa on tokio", move |n| {
             runtime(rivals!(n, tulipa_sync::Lock::new(()), lock).into());
         })
-        .case("tokio on tokio", move |n| {
+        .case(ON_TOKIO, move |n| {
             other(rivals!(n, tokio::sync::Mutex::new(()), lock).into());
         })
 }
