@@ -307,7 +307,10 @@ impl Detached {
             if self.over {
                 return;
             }
-            if state.blocked.get() && self.probe.wire.room.get() != Some(0) {
+            if state.blocked.get()
+                && self.probe.wire.room.get() != Some(0)
+                && !state.held_by_pace().1
+            {
                 state.blocked.set(false);
                 state.attend();
             }

@@ -120,15 +120,20 @@ impl<P: Protocol + 'static> Driver<P> {
         Ok(())
     }
 
-    /// Sets a timer for the deadline, unless there is one that comes early enough.
+    /// Sets a timer for the deadline, or for when a pace lets bytes go again, unless there is one that comes early
+    /// enough.
     fn arm(&mut self, handle: &LoopHandle, state: &State) {
+        let paced = state.paced_until(|| handle.time());
+        if paced.is_some() {
+            self.talk.told.clock.get_or_insert_default();
+        }
         let Some(clock) = &mut self.talk.told.clock else { return };
         let Clock { deadline, timer } = &mut **clock;
         let now = handle.time();
         if timer.is_some_and(|(when, _)| when <= now) {
             *timer = None;
         }
-        let Some(deadline) = *deadline else { return };
+        let Some(deadline) = deadline.iter().copied().chain(paced).min() else { return };
         if timer.is_some_and(|(when, _)| when <= deadline) {
             return;
         }

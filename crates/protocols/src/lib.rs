@@ -81,6 +81,7 @@
 //! | `resolve`, `address` | [`getaddrinfo`], [`Resolver`]; [`Address`], [`Endpoint`] |
 //! | `socket`, `unix` | making sockets; the files of Unix sockets |
 //! | `receivers` | [`LineReceiver`], [`LineOnlyReceiver`], [`NetstringReceiver`], [`Int32StringReceiver`]: messages in what comes |
+//! | `policies` | [`IdleTimeout`], [`Deadline`], [`Throttle`], [`ConnectionLimits`], [`TrafficLog`]: protocols around protocols |
 //! | `endpoints` | [`ServerEndpoint`], [`ClientEndpoint`]: endpoints as text |
 //! | `sys` | the only `unsafe` code: [`take_inherited_fd`] |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |
@@ -107,6 +108,7 @@ mod net_ext;
 mod network;
 mod options;
 mod output;
+mod policies;
 mod protocol;
 mod receivers;
 mod resolve;
@@ -133,6 +135,7 @@ pub use listen::{Listen, create_server, create_unix_server};
 pub use net_ext::NetExt;
 pub use network::{Acceptor, Dialing, Network, set_network};
 pub use output::WriteBufferLimits;
+pub use policies::{ConnectionLimits, Deadline, IdleTimeout, Lift, Limited, Throttle, TrafficLog};
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
 pub use receivers::{
     AfterRaw, Framing, Int8, Int8StringReceiver, Int16, Int16StringReceiver, Int32,

@@ -47,6 +47,7 @@ use crate::filter::{Filter, Filtered};
 use crate::leaf::Leaf;
 use crate::link::SocketLink;
 use crate::output::{LIMITS, WriteBufferLimits};
+use crate::policies::Gauge;
 use crate::server::ServerState;
 use crate::write_queue::WriteQueue;
 use crate::{Address, Link};
@@ -146,6 +147,8 @@ pub(crate) struct Extras {
     pub(crate) unread: Vec<u8>,
     /// Whether the protocol keeps bytes of its own until reading goes on, and is to be called for them first.
     pub(crate) kept: bool,
+    /// What policies measure and decide; the link has it too.
+    pub(crate) gauge: Option<Rc<Gauge>>,
     /// Other limits than the usual ones.
     pub(crate) limits: Option<WriteBufferLimits>,
     /// The queue may not grow beyond this.
@@ -167,7 +170,7 @@ impl Extras {
     fn is_empty(&self) -> bool {
         let addresses = self.peer.is_some() || self.local.is_some();
         let waiting = !self.waiters.wakers.is_empty() || self.failed.is_some();
-        !addresses && !waiting && self.is_plain()
+        !addresses && !waiting && self.gauge.is_none() && self.is_plain()
     }
 
     /// Whether none of it has to be looked at when the program reads or writes.
@@ -360,6 +363,7 @@ impl State {
         };
         let result = catch_unwind(AssertUnwindSafe(|| work(&mut *link)));
         self.link.replace(Slot::Any(link));
+        self.look_at_pace();
         match result {
             Ok(result) => Some(result),
             Err(payload) => {
@@ -428,6 +432,10 @@ impl State {
                 read = phase != Phase::Closing && self.input.get() == Input::Flowing && !known;
                 write = phase != Phase::Broken && self.has_output();
             }
+        }
+        if (read || write) && !self.is_socket() {
+            let held = self.held_by_pace();
+            (read, write) = (read && !held.0, write && !held.1);
         }
         let read = if read { Interest::READABLE } else { Interest::NONE };
         if write { read | Interest::WRITABLE } else { read }

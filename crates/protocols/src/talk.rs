@@ -161,6 +161,7 @@ impl<P: Protocol> Talk<P> {
         if state.has_successor() {
             return Settled::Replaced;
         }
+        state.fill_buckets(|| host.now());
         state.advance();
         if state.opened.get() && !state.made.replace(true) {
             self.tell(host, "connection_made", |protocol, transport| {

@@ -54,7 +54,7 @@ impl Collect {
         assert!(transport.is_reading(), "a message while reading is paused");
         self.events.borrow_mut().push(Event::Message(message.to_vec()));
         self.count += 1;
-        if self.pause_after > 0 && self.count % self.pause_after == 0 {
+        if self.pause_after > 0 && self.count.is_multiple_of(self.pause_after) {
             transport.pause_reading();
         }
     }
@@ -148,8 +148,7 @@ fn run<P: Protocol + 'static>(
     }
     connection.feed_eof();
     resume(&mut connection);
-    let found = mem::take(&mut *events.borrow_mut());
-    found
+    mem::take(&mut *events.borrow_mut())
 }
 
 /// What one message at the front of some input is.
