@@ -11,10 +11,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tulipa::testing::{MemoryLink, VirtualLoop};
+use tulipa::testing::VirtualLoop;
 use tulipa::{
-    DEFAULT_LIMIT, LoopHandle, ReadError, StreamProtocol, StreamReader, StreamWriter, interval,
-    open_link, spawn,
+    DEFAULT_LIMIT, LoopHandle, MemoryLink, ReadError, StreamProtocol, StreamReader, StreamWriter,
+    interval, open_link, spawn,
 };
 use tulipa_examples::serve::{self, Address};
 use tulipa_examples::server;
@@ -68,7 +68,7 @@ async fn download(mut reader: StreamReader, writer: StreamWriter) -> Result<(), 
 
 fn in_virtual_time(rows: usize) -> Result<(), Box<dyn std::error::Error>> {
     let virtual_loop = VirtualLoop::new();
-    let (near, far) = MemoryLink::pair(virtual_loop.world(), 4096);
+    let (near, far) = MemoryLink::pair(4096);
     virtual_loop.run_until_complete(async {
         let (reader, writer) = open_link(far, DEFAULT_LIMIT).await?;
         let serving = spawn(large_csv(reader, writer, rows));

@@ -14,7 +14,7 @@ use crate::driver::Driver;
 use crate::leaf::Leaf;
 use crate::server::ServerState;
 use crate::state::{Phase, Slot, State, closed};
-use crate::{Link, Protocol, Transport};
+use crate::{Bell, Link, Protocol, Transport};
 
 /// A connection that runs on a loop: its [`Transport`], to which it dereferences, and the way to its protocol, which
 /// the loop owns. Stands for the pair that asyncio's `create_connection` returns.
@@ -268,6 +268,7 @@ pub(crate) fn start<P: Protocol + 'static>(
         io::Error::new(io::ErrorKind::NotConnected, closed)
     })?;
     transport.state.key.set(key);
+    transport.state.set_bell(Bell::of(&transport.state));
     transport.state.mark();
     Ok(Connection { transport, handle: handle.clone(), protocol: PhantomData })
 }

@@ -115,6 +115,9 @@ impl<P: Protocol + 'static> Driver<P> {
 
     fn register(&mut self, handle: &LoopHandle, state: &State, wanted: Interest) -> io::Result<()> {
         let Some(source) = state.with_link(|link| link.source()) else { return Ok(()) };
+        if source.is_none() {
+            return Ok(());
+        }
         let key = state.key.get().to_bits();
         self.registration = Some(handle.selector().register(source, wanted, key)?);
         Ok(())

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use tulipa_selector::Source;
 
-use crate::{Address, Link};
+use crate::{Address, Bell, Link};
 
 /// Bytes in, bytes out, and no input or output of its own: what a TLS engine is to a socket.
 ///
@@ -201,6 +201,10 @@ impl fmt::Debug for Filtered {
 impl Link for Filtered {
     fn source(&self) -> Source {
         self.link.source()
+    }
+
+    fn set_bell(&mut self, bell: Bell) {
+        self.link.set_bell(bell);
     }
 
     fn open(&mut self) -> io::Result<()> {

@@ -4,13 +4,14 @@ use std::any::Any;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use tulipa_selector::Source;
 
 use crate::Address;
+use crate::state::{Phase, State};
 
 /// Bytes to and from somewhere, without blocking: a socket, a simulated network, a device. With one, a
 /// program brings a transport of its own, see [`attach`](crate::attach).
@@ -21,8 +22,14 @@ use crate::Address;
 /// says so; other errors end the connection. [`Interrupted`](io::ErrorKind::Interrupted) is not expected.
 pub trait Link {
     /// What is registered with the selector: readiness of it must follow what [`read`](Self::read) and
-    /// [`write`](Self::write) would do, except for what [`has_input`](Self::has_input) tells.
+    /// [`write`](Self::write) would do, except for what [`has_input`](Self::has_input) tells. A link that has
+    /// nothing of that kind gives [`Source::none`], and rings its [bell](Self::set_bell).
     fn source(&self) -> Source;
+
+    /// Gives the link the bell of its transport, before anything else is called: for links without a source.
+    fn set_bell(&mut self, bell: Bell) {
+        let _ = bell;
+    }
 
     /// Reads into `buffer`, which is not empty. 0 is the end of the input.
     ///
@@ -97,6 +104,36 @@ pub trait Link {
     fn extra_info(&self, name: &str) -> Option<Rc<dyn Any>> {
         let _ = name;
         None
+    }
+}
+
+/// How a link without a source says that it is ready again: its transport comes back in the loop's next turn. Ringing
+/// calls nobody, so it may be done from anywhere on the loop's thread, also in the middle of another link's work;
+/// ringing for nothing costs a turn. It keeps nothing alive, and is silent when the connection is over.
+#[derive(Clone, Debug)]
+pub struct Bell(Weak<State>);
+
+impl Bell {
+    pub(crate) fn of(state: &Rc<State>) -> Bell {
+        Bell(Rc::downgrade(state))
+    }
+
+    /// Reading would no longer block.
+    pub fn ring_readable(&self) {
+        self.ring(|state| state.readable.set(true));
+    }
+
+    /// Writing would no longer block.
+    pub fn ring_writable(&self) {
+        self.ring(|state| state.set_blocked(false));
+    }
+
+    fn ring(&self, change: impl FnOnce(&State)) {
+        let Some(state) = self.0.upgrade() else { return };
+        if state.phase() != Phase::Ended {
+            change(&state);
+            state.read_again();
+        }
     }
 }
 

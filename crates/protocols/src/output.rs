@@ -127,7 +127,6 @@ impl State {
                 Some(count) => written = count,
                 None => return Flow::Closed,
             }
-            self.set_blocked(written < total);
             newer = self.queue.take();
         }
         if written < total {
@@ -157,7 +156,6 @@ impl State {
                 self.discard(data);
                 return Flow::Closed;
             };
-            self.set_blocked(count < total);
             newer = self.queue.take();
             let written = data.split_to(count);
             self.discard(written);
@@ -180,7 +178,7 @@ impl State {
         self.attend();
     }
 
-    fn set_blocked(&self, blocked: bool) {
+    pub(crate) fn set_blocked(&self, blocked: bool) {
         self.plain.set(false);
         self.blocked.set(blocked);
     }
@@ -204,25 +202,31 @@ impl State {
         }
     }
 
-    /// One attempt to write to the link, the queue being empty. `None` if writing has failed.
+    /// One attempt to write to the link, the queue being empty; it is blocked if the link takes less than it is
+    /// given. `None` if writing has failed.
     fn write_now(&self, pieces: &[IoSlice<'_>], total: usize) -> Option<usize> {
-        let mut rest = pieces;
+        let (mut rest, mut offered) = (pieces, total);
         let mut few = [IoSlice::new(&[]); MOST_PIECES];
         if pieces.len() > MOST_PIECES {
             // The rest comes by the queue. Empty ones alone would look like a write that failed.
             let full = pieces.iter().filter(|piece| !piece.is_empty());
             let count = few.iter_mut().zip(full).map(|(place, piece)| *place = *piece).count();
             rest = &few[..count];
+            offered = rest.iter().map(|piece| piece.len()).sum();
         }
         match self.with_link(|link| link.write(rest)) {
             None => (self.phase.get() == Phase::Open).then_some(0),
             Some(Ok(_)) if self.phase.get() == Phase::Ended => None,
             Some(Ok(0)) => self.broken(io::ErrorKind::WriteZero.into()),
             Some(Ok(count)) => {
-                debug_assert!(count <= total, "no more can be written than is there");
-                Some(count.min(total))
+                debug_assert!(count <= offered, "no more can be written than is there");
+                self.set_blocked(count < offered);
+                Some(count.min(offered))
             }
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.set_blocked(true);
+                Some(0)
+            }
             Some(Err(error)) => self.broken(error),
         }
     }

@@ -50,7 +50,7 @@ use crate::output::{LIMITS, WriteBufferLimits};
 use crate::policies::Gauge;
 use crate::server::ServerState;
 use crate::write_queue::WriteQueue;
-use crate::{Address, Link};
+use crate::{Address, Bell, Link};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -372,6 +372,13 @@ impl State {
                 mem::forget(payload);
                 None
             }
+        }
+    }
+
+    /// Gives the link its bell. Sockets have a source.
+    pub(crate) fn set_bell(&self, bell: Bell) {
+        if !self.is_socket() {
+            self.with_link(|link| link.set_bell(bell));
         }
     }
 

@@ -141,7 +141,7 @@ impl TransportBench for InMemory {
 
     fn connect(&self, near: Recorder, far: Recorder) -> io::Result<Pair> {
         let handle = self.virtual_loop.handle();
-        let (one, other) = MemoryLink::pair(self.virtual_loop.world(), self.capacity);
+        let (one, other) = MemoryLink::pair(self.capacity);
         if self.filtered {
             let one = Filtered::new(one, ToyRecords::client());
             let other = Filtered::new(other, ToyRecords::server());

@@ -256,7 +256,7 @@ fn a_throttle_holds_its_rate_exactly_each_way() {
 fn a_throttled_writer_is_paused_and_the_loop_sleeps_meanwhile() {
     let record = Record::new();
     let virtual_loop = VirtualLoop::new();
-    let (near, far) = MemoryLink::pair(virtual_loop.world(), 1 << 20);
+    let (near, far) = MemoryLink::pair(1 << 20);
     let handle = virtual_loop.handle();
     let throttled = Throttle::new(record.protocol()).write_limit(10_000);
     let near = attach(&handle, near, throttled).unwrap();

@@ -53,6 +53,9 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VirtualId(pub u64);
 
+/// The identity that no simulated source has. A third kind of source would make each registration larger.
+const NOTHING: VirtualId = VirtualId(u64::MAX);
+
 impl Source {
     /// Takes the ownership of something with a descriptor.
     pub fn new(source: impl AsSource + 'static) -> Source {
@@ -67,6 +70,16 @@ impl Source {
     /// A source that exists only in a simulation.
     pub const fn from_virtual(id: VirtualId) -> Source {
         Source(Kind::Virtual(id))
+    }
+
+    /// What has no source: whoever asks for one learns of readiness in another way. No selector takes it.
+    pub const fn none() -> Source {
+        Source(Kind::Virtual(NOTHING))
+    }
+
+    /// Whether it is [`none`](Self::none).
+    pub fn is_none(&self) -> bool {
+        matches!(self.0, Kind::Virtual(NOTHING))
     }
 
     /// Its virtual identity, if it has no descriptor.

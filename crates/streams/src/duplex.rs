@@ -1,13 +1,15 @@
 //! Streams over links, and pairs of streams that are connected with each other.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 
 use tulipa_loop::LoopHandle;
-use tulipa_protocols::{Link, SocketLink};
+use tulipa_protocols::{Link, MemoryLink};
 
 use crate::protocol::StreamProtocol;
 use crate::{DEFAULT_LIMIT, StreamReader, StreamWriter};
+
+/// How many bytes a [`duplex()`] holds each way: as many as a transport gathers before it is full.
+const DUPLEX: usize = 64 * 1024;
 
 /// The two halves of one end.
 pub type Streams = (StreamReader, StreamWriter);
@@ -43,11 +45,11 @@ pub async fn open_link(link: impl Link + 'static, limit: usize) -> io::Result<St
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Between them is a pair of Unix sockets, so that there is back-pressure. In virtual time use
-/// [`open_link`] with a link through memory.
+/// Between them is memory, 64 KiB each way, so that there is back-pressure; there are no descriptors, and it
+/// works by any clock. For another size use [`open_link`] with the ends of a [`MemoryLink::pair`].
 ///
 /// # Errors
-/// What the operating system says when it has no more descriptors.
+/// [`NotConnected`](io::ErrorKind::NotConnected) if the loop is being closed.
 ///
 /// # Cancel safety
 /// Dropping the future closes both.
@@ -55,8 +57,8 @@ pub async fn open_link(link: impl Link + 'static, limit: usize) -> io::Result<St
 /// # Panics
 /// Outside of a running loop.
 pub async fn duplex() -> io::Result<(Streams, Streams)> {
-    let (near, far) = UnixStream::pair()?;
-    let near = open_link(SocketLink::adopt(near)?, DEFAULT_LIMIT).await?;
-    let far = open_link(SocketLink::adopt(far)?, DEFAULT_LIMIT).await?;
+    let (near, far) = MemoryLink::pair(DUPLEX);
+    let near = open_link(near, DEFAULT_LIMIT).await?;
+    let far = open_link(far, DEFAULT_LIMIT).await?;
     Ok((near, far))
 }

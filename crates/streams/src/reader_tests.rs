@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use tulipa_loop::sleep;
-use tulipa_testing::{MemoryLink, VirtualLoop};
+use tulipa_protocols::MemoryLink;
+use tulipa_testing::VirtualLoop;
 
 use super::StreamReader;
 use crate::{ReadError, StreamWriter, open_link};
@@ -25,7 +26,7 @@ pub(super) fn moved(bytes: usize) {
 /// Runs `test` with a reader and the far writer; memory between them holds `capacity` bytes.
 fn with_reader(capacity: usize, limit: usize, test: impl AsyncFnOnce(StreamReader, StreamWriter)) {
     let virtual_loop = VirtualLoop::new();
-    let (near, far) = MemoryLink::pair(virtual_loop.world(), capacity);
+    let (near, far) = MemoryLink::pair(capacity);
     let test = async {
         let (reader, _writer) = open_link(near, limit).await.unwrap();
         let (_reader, writer) = open_link(far, limit).await.unwrap();

@@ -20,10 +20,9 @@ use std::time::Duration;
 use common::{each_way, in_memory, in_real_time, in_virtual_time, over, tcp_sockets};
 use futures_lite::future::{or, poll_once};
 use tulipa_loop::{sleep, spawn, yield_now};
-use tulipa_protocols::{Flow, Link, SocketLink, WriteBufferLimits};
+use tulipa_protocols::{Bell, Flow, Link, MemoryLink, SocketLink, WriteBufferLimits};
 use tulipa_selector::Source;
 use tulipa_streams::{DEFAULT_LIMIT, ReadError, open_link};
-use tulipa_testing::MemoryLink;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -287,6 +286,14 @@ struct Counting(MemoryLink, Rc<Cell<usize>>);
 impl Link for Counting {
     fn source(&self) -> Source {
         self.0.source()
+    }
+
+    fn set_bell(&mut self, bell: Bell) {
+        self.0.set_bell(bell);
+    }
+
+    fn has_input(&self) -> bool {
+        self.0.has_input()
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
