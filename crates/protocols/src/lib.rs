@@ -140,8 +140,8 @@ pub use output::WriteBufferLimits;
 pub use policies::{ConnectionLimits, Deadline, IdleTimeout, Lift, Limited, Throttle, TrafficLog};
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
 pub use receivers::{
-    AfterRaw, Framing, Int8, Int8StringReceiver, Int16, Int16StringReceiver, Int32,
-    Int32StringReceiver, IntPrefix, Line, LineOnlyReceiver, LineProtocol, LineReceiver, Netstring,
+    AfterRaw, CrlfLine, Framing, Int8, Int8StringReceiver, Int16, Int16StringReceiver, Int32,
+    Int32StringReceiver, IntPrefix, LineOnlyReceiver, LineProtocol, LineReceiver, Netstring,
     NetstringReceiver, Next, Receiver, StringProtocol, TooLong,
 };
 pub use resolve::{

@@ -12,9 +12,10 @@ use std::time::Duration;
 use model::{Plan, check_int_strings, check_lines, check_netstrings};
 use proptest::prelude::*;
 use tulipa_protocols::{
-    AfterEof, Detached, Flow, Int8, Int8StringReceiver, Int16, Int32, Int32StringReceiver, Line,
-    LineOnlyReceiver, LineProtocol, LineReceiver, Netstring, NetstringReceiver, Next, Protocol,
-    StringProtocol, TooLong, Transport, create_connection, create_server,
+    AfterEof, CrlfLine, Detached, Flow, Int8, Int8StringReceiver, Int16, Int32,
+    Int32StringReceiver, LineOnlyReceiver, LineProtocol, LineReceiver, Netstring,
+    NetstringReceiver, Next, Protocol, StringProtocol, TooLong, Transport, create_connection,
+    create_server,
 };
 use tulipa_testing::{Chunking, Path, Record, Recorder, Simulation, ToyRecords};
 
@@ -346,7 +347,7 @@ fn the_mode_can_be_set_and_the_rest_taken_from_outside() {
 #[test]
 fn what_is_sent_is_what_the_receivers_take() {
     let (transport, probe) = Transport::detached();
-    Line::send(&transport, b"line");
+    CrlfLine::send(&transport, b"line");
     Netstring::send(&transport, b"");
     Int8::send(&transport, b"ab").unwrap();
     Int16::send(&transport, b"c").unwrap();
@@ -469,7 +470,7 @@ fn arrives<P: Protocol + 'static>(make: fn(Moody) -> P, send: Send, one_byte: bo
 #[test]
 fn lines_arrive_over_bad_networks() {
     for one_byte in [false, true] {
-        let send: Send = |transport, line| Line::send(transport, line);
+        let send: Send = |transport, line| CrlfLine::send(transport, line);
         arrives(LineReceiver::new, send, one_byte);
         arrives(LineOnlyReceiver::new, send, one_byte);
     }

@@ -123,13 +123,13 @@ pub trait LineProtocol {
 ///
 /// ```
 /// use std::io;
-/// use tulipa_protocols::{Detached, Line, LineProtocol, LineReceiver, Next, Transport};
+/// use tulipa_protocols::{Detached, CrlfLine, LineProtocol, LineReceiver, Next, Transport};
 ///
 /// struct Greeter;
 ///
 /// impl LineProtocol for Greeter {
 ///     fn line_received(&mut self, transport: &Transport, line: &[u8]) -> io::Result<Next> {
-///         Line::send(transport, &[b"hello ", line].concat());
+///         CrlfLine::send(transport, &[b"hello ", line].concat());
 ///         Ok(Next::Lines)
 ///     }
 /// }

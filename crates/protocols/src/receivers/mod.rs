@@ -32,8 +32,9 @@ use crate::{Filter, Transport};
 
 pub use lines::{AfterRaw, LineProtocol, LineReceiver, Next};
 pub use strings::{
-    Framing, Int8, Int8StringReceiver, Int16, Int16StringReceiver, Int32, Int32StringReceiver,
-    IntPrefix, Line, LineOnlyReceiver, Netstring, NetstringReceiver, Receiver, StringProtocol,
+    CrlfLine, Framing, Int8, Int8StringReceiver, Int16, Int16StringReceiver, Int32,
+    Int32StringReceiver, IntPrefix, LineOnlyReceiver, Netstring, NetstringReceiver, Receiver,
+    StringProtocol,
 };
 
 /// A message is longer than its receiver allows. It is inside of the [`io::Error`], of the kind

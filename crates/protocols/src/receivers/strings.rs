@@ -118,7 +118,7 @@ pub struct Receiver<F, P> {
 }
 
 /// Lines and nothing else, of 16384 bytes at most. Stands for Twisted's `LineOnlyReceiver`.
-pub type LineOnlyReceiver<P> = Receiver<Line, P>;
+pub type LineOnlyReceiver<P> = Receiver<CrlfLine, P>;
 
 /// Netstrings (`5:hello,`) of 99999 bytes at most. Stands for Twisted's `NetstringReceiver`.
 pub type NetstringReceiver<P> = Receiver<Netstring, P>;
@@ -216,19 +216,19 @@ impl<F, P> fmt::Debug for Receiver<F, P> {
 
 /// Lines that end with `\r\n`, for a [`LineOnlyReceiver`].
 #[derive(Clone, Debug, Default)]
-pub struct Line {
+pub struct CrlfLine {
     /// How much of the input was searched without finding the end.
     searched: usize,
 }
 
-impl Line {
+impl CrlfLine {
     /// Writes a line and its end, `\r\n`. Stands for `sendLine`.
     pub fn send(transport: &Transport, line: &[u8]) -> Flow {
         transport.write_vectored(&[IoSlice::new(line), IoSlice::new(DELIMITER)])
     }
 }
 
-impl Framing for Line {
+impl Framing for CrlfLine {
     const MAX_LENGTH: usize = MAX_LINE;
 
     fn cut(&mut self, input: &[u8], limit: usize) -> io::Result<Option<(Range<usize>, usize)>> {
