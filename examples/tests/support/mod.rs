@@ -4,6 +4,8 @@
 
 pub(crate) mod clients;
 pub(crate) mod http;
+pub(crate) mod markdown;
+pub(crate) mod project;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
@@ -43,13 +45,12 @@ impl Example {
     }
 
     pub(crate) fn start_with_input(name: &str, arguments: &[&str], input: Stdio) -> Example {
-        let mut child = Command::new(built(name))
-            .args(arguments)
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the example starts");
+        Example::spawn(Command::new(built(name)).args(arguments).stdin(input))
+    }
+
+    pub(crate) fn spawn(command: &mut Command) -> Example {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the program starts");
         let stdout = lines(child.stdout.take().expect("it was piped"));
         let stderr = lines(child.stderr.take().expect("it was piped"));
         Example { child, stdout, stderr }

@@ -1,0 +1,126 @@
+//! What the documents say: the tutorial makes a project that builds, passes its tests and says what it is said to say;
+//! the README's programs run and its test passes.
+
+#![forbid(unsafe_code)]
+#![cfg(unix)]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+use rustix::process::Signal;
+use support::markdown::{Block, blocks};
+use support::project::{Project, read};
+use support::{Ended, Example, WATCHDOG};
+
+/// The address in the documents. The tests take any free port for it.
+const ADDRESS: &str = "127.0.0.1:8888";
+const FREE: &str = "127.0.0.1:0";
+
+/// Plays what a document shows of a terminal: programs that run, clients that talk to them, and Ctrl-C.
+struct Terminal<'a> {
+    project: &'a Project,
+    server: Option<(Example, String)>,
+}
+
+impl Terminal<'_> {
+    fn play(&mut self, block: &Block) {
+        let mut lines = block.code.lines();
+        let command = lines.next().expect("a command");
+        let expected: Vec<&str> = lines.collect();
+        if let Some(name) = command.strip_prefix("$ cargo run --bin ") {
+            self.run(name, &expected);
+        } else if command == format!("$ nc {}", ADDRESS.replace(':', " ")) {
+            self.talk(&expected);
+        } else if command == "^C" {
+            self.interrupt(&expected, 0);
+        } else {
+            panic!("it is not known how to play {command:?}");
+        }
+    }
+
+    fn run(&mut self, name: &str, expected: &[&str]) {
+        self.end();
+        let example = Example::spawn(&mut Command::new(self.project.program(name)));
+        if !expected.iter().any(|line| line.starts_with("listening on ")) {
+            let Ended { status, stdout, stderr } = example.end();
+            assert!(status.success(), "{name}: {status}, {stderr:?}");
+            assert_eq!(stdout, expected, "{name}");
+            return;
+        }
+        let mut address = String::new();
+        for line in expected {
+            let found = example.line();
+            match found.strip_prefix("listening on ") {
+                Some(real) => {
+                    assert_eq!(*line, format!("listening on {ADDRESS}"));
+                    real.clone_into(&mut address);
+                }
+                None => assert_eq!(found, *line, "{name}"),
+            }
+        }
+        self.server = Some((example, address));
+    }
+
+    /// The lines are a question, its answer, a question …
+    fn talk(&self, lines: &[&str]) {
+        let (_, address) = self.server.as_ref().expect("a server runs");
+        let client = TcpStream::connect(address).expect("it listens");
+        client.set_read_timeout(Some(WATCHDOG)).expect("a socket takes a timeout");
+        let mut answers = BufReader::new(&client);
+        for pair in lines.chunks(2) {
+            let [question, answer] = pair else { panic!("a question without an answer: {pair:?}") };
+            writeln!(&client, "{question}").expect("the server reads");
+            let mut line = String::new();
+            answers.read_line(&mut line).expect("an answer");
+            assert_eq!(line.trim_end(), *answer);
+        }
+    }
+
+    fn interrupt(&mut self, expected: &[&str], status: i32) {
+        let (example, _) = self.server.take().expect("a server runs");
+        example.signal(Signal::INT);
+        let ended = example.end();
+        assert_eq!(ended.status.code(), Some(status), "{:?}", ended.stderr);
+        assert_eq!(ended.stdout, expected);
+    }
+
+    /// Ctrl-C, of which the document does not speak.
+    fn end(&mut self) {
+        if self.server.is_some() {
+            self.interrupt(&[], 130);
+        }
+    }
+}
+
+#[test]
+fn the_tutorial_builds_the_line_server_and_its_test_and_says_what_it_shows() {
+    let blocks = blocks(&read("docs/tutorial.md"));
+    let project = Project::new("tutorial");
+    for block in &blocks {
+        match (block.file(), block.language.as_str()) {
+            (Some("Cargo.toml"), _) => project.add_manifest(&block.code),
+            (Some(file), "rust") => project.add(file, &block.code.replace(ADDRESS, FREE)),
+            (None, "sh" | "console") => {}
+            _ => panic!("a block of the tutorial that nothing is done with:\n{}", block.code),
+        }
+    }
+    let report = project.cargo(&["test"]);
+    for test in [
+        "a_line_may_come_byte_by_byte ... ok",
+        "a_line_that_is_too_long_ends_the_connection ... ok",
+        "each_client_gets_its_own_lines_and_all_are_counted ... ok",
+        "a_silent_client_is_told_so_after_a_minute ... ok",
+    ] {
+        assert!(report.contains(test), "{test}: {report}");
+    }
+    assert!(!report.contains("warning"), "it builds without a warning: {report}");
+    let mut terminal = Terminal { project: &project, server: None };
+    blocks
+        .iter()
+        .filter(|block| block.language == "console")
+        .for_each(|block| terminal.play(block));
+    terminal.end();
+}
