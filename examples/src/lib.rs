@@ -14,3 +14,16 @@
 pub mod coroutine;
 pub mod serve;
 pub mod server;
+
+/// The blocks of the documents are tests. The tutorial is a project, which `tests/documents.rs` makes of it.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../../docs/recipes.md")]
+    struct Recipes;
+
+    #[doc = include_str!("../../docs/testing.md")]
+    struct Testing;
+}

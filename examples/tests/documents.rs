@@ -124,3 +124,90 @@ fn the_tutorial_builds_the_line_server_and_its_test_and_says_what_it_shows() {
         .for_each(|block| terminal.play(block));
     terminal.end();
 }
+
+const README_MANIFEST: &str = r#"[package]
+name = "readme"
+version = "0.1.0"
+edition = "2024"
+
+[dependencies]
+tulipa = { path = "../tulipa/crates/tulipa", features = ["signal", "testing"] }
+"#;
+
+#[test]
+fn the_readmes_servers_echo_and_its_test_passes() {
+    let blocks = blocks(&read("README.md"));
+    let rust = |block: &&Block| block.language.starts_with("rust");
+    let code: Vec<_> =
+        blocks.iter().filter(rust).map(|block| block.code.replace(ADDRESS, FREE)).collect();
+    let [protocol, streams, test] = &code[..] else { panic!("{} blocks of Rust", code.len()) };
+    let project = Project::new("readme");
+    project.add_manifest(README_MANIFEST);
+    project.add("src/bin/protocol.rs", protocol);
+    project.add("src/bin/streams.rs", streams);
+    // The test is one of the first program, in a module below it as it would be there.
+    project.add("src/bin/tested.rs", protocol);
+    project.add(
+        "src/bin/tested.rs",
+        &format!("#[cfg(test)]\nmod tests {{\nuse super::Echo;\n{test}}}\n"),
+    );
+    let report = project.cargo(&["test"]);
+    assert!(report.contains("what_is_sent_comes_back_after_a_round_trip ... ok"), "{report}");
+    assert!(!report.contains("warning"), "it builds without a warning: {report}");
+    let mut terminal = Terminal { project: &project, server: None };
+    let listening = format!("listening on {ADDRESS}");
+    for name in ["protocol", "streams"] {
+        terminal.run(name, &[&listening]);
+        terminal.talk(&["hello", "hello", "again", "again"]);
+    }
+    terminal.end();
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn the_book_lists_every_document_and_is_built_where_mdbook_is() {
+    let summary = read("docs/SUMMARY.md");
+    let directory = support::project::clone().join("docs");
+    for entry in std::fs::read_dir(&directory).expect("there are documents") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
+        if name.ends_with(".md") && name != "SUMMARY.md" {
+            assert!(summary.contains(&format!("({name})")), "docs/SUMMARY.md does not list {name}");
+        }
+    }
+    let book = support::Directory::new();
+    let built = Command::new("mdbook")
+        .arg("build")
+        .arg(&directory)
+        .arg("-d")
+        .arg(book.file("book"))
+        .output();
+    match built {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr))
+        }
+        Err(_) => eprintln!("SKIPPED: building the book, as there is no mdbook"),
+    }
+}
+
+/// Links to files, from the root or from `docs/`: `[text](path)`, without those to the web and within a page.
+fn links(document: &str) -> Vec<&str> {
+    let targets = document.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.map(|target| target.split('#').next().unwrap_or_default());
+    files.filter(|file| !file.is_empty() && !file.contains("://") && !file.contains(' ')).collect()
+}
+
+#[test]
+fn links_of_the_documents_lead_somewhere() {
+    let root = support::project::clone();
+    let mut documents = vec![root.join("README.md"), root.join("examples/README.md")];
+    let docs = std::fs::read_dir(root.join("docs")).expect("there are documents");
+    documents.extend(docs.map(|entry| entry.expect("an entry").path()));
+    documents.retain(|path| path.extension().is_some_and(|end| end == "md"));
+    for document in documents {
+        let text = std::fs::read_to_string(&document).expect("it is text");
+        let directory = document.parent().expect("it is in one");
+        for link in links(&text) {
+            assert!(directory.join(link).exists(), "{}: there is no {link}", document.display());
+        }
+    }
+}
