@@ -143,20 +143,21 @@ fn the_readmes_servers_echo_and_its_test_passes() {
     let [protocol, streams, test] = &code[..] else { panic!("{} blocks of Rust", code.len()) };
     let project = Project::new("readme");
     project.add_manifest(README_MANIFEST);
-    project.add("src/bin/protocol.rs", protocol);
-    project.add("src/bin/streams.rs", streams);
+    project.add("src/bin/readme_protocol.rs", protocol);
+    project.add("src/bin/readme_streams.rs", streams);
     // The test is one of the first program, in a module below it as it would be there.
-    project.add("src/bin/tested.rs", protocol);
+    project.add("src/bin/readme_tested.rs", protocol);
     project.add(
-        "src/bin/tested.rs",
+        "src/bin/readme_tested.rs",
         &format!("#[cfg(test)]\nmod tests {{\nuse super::Echo;\n{test}}}\n"),
     );
+    project.cargo(&["build"]);
     let report = project.cargo(&["test"]);
     assert!(report.contains("what_is_sent_comes_back_after_a_round_trip ... ok"), "{report}");
     assert!(!report.contains("warning"), "it builds without a warning: {report}");
     let mut terminal = Terminal { project: &project, server: None };
     let listening = format!("listening on {ADDRESS}");
-    for name in ["protocol", "streams"] {
+    for name in ["readme_protocol", "readme_streams"] {
         terminal.run(name, &[&listening]);
         terminal.talk(&["hello", "hello", "again", "again"]);
     }
@@ -210,4 +211,64 @@ fn links_of_the_documents_lead_somewhere() {
             assert!(directory.join(link).exists(), "{}: there is no {link}", document.display());
         }
     }
+}
+
+/// The values of a key of the manifest's examples, in order.
+fn values<'a>(manifest: &'a str, key: &str) -> Vec<&'a str> {
+    let examples = manifest.split("[[example]]").skip(1);
+    let value = |entry: &'a str| {
+        let line = entry.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
+        line.and_then(|rest| rest.strip_suffix('"')).unwrap_or_else(|| panic!("no {key}: {entry}"))
+    };
+    examples.map(value).collect()
+}
+
+/// The files that are examples: `NAME.rs` and `NAME/main.rs`.
+fn example_files() -> Vec<String> {
+    let directory = support::project::clone().join("examples");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&directory).expect("it is there") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
+        if name.ends_with(".rs") {
+            files.push(name);
+        } else if directory.join(&name).join("main.rs").exists() {
+            files.push(format!("{name}/main.rs"));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn every_example_is_in_the_list_and_is_run_by_a_test() {
+    let manifest = read("examples/Cargo.toml");
+    let (names, mut paths) = (values(&manifest, "name"), values(&manifest, "path"));
+    let list = read("examples/README.md");
+    let directory = support::project::clone().join("examples/tests");
+    let mut tests = String::new();
+    for entry in std::fs::read_dir(directory).expect("there are tests") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|end| end == "rs") {
+            tests += &std::fs::read_to_string(path).expect("it is text");
+        }
+    }
+    let mut problems = Vec::new();
+    for (name, path) in names.iter().zip(&paths) {
+        if !list.contains(&format!("| [`{name}`]({path}) | ")) {
+            problems.push(format!("examples/README.md does not list {name}"));
+        }
+        if !list.contains(&format!("--example {name}")) {
+            problems.push(format!("examples/README.md does not say how to run {name}"));
+        }
+        if !tests.contains(&format!("\"{name}\"")) {
+            problems.push(format!("no test runs {name}"));
+        }
+    }
+    let listed = list.lines().filter(|line| line.starts_with("| [`")).count();
+    if listed != names.len() {
+        problems.push(format!("examples/README.md has {listed} rows for {} examples", names.len()));
+    }
+    assert!(problems.is_empty(), "{problems:#?}");
+    paths.sort_unstable();
+    assert_eq!(paths, example_files(), "examples/Cargo.toml, and the files");
 }

@@ -50,6 +50,16 @@ fn two_loops_play_ping_pong() {
 }
 
 #[test]
+fn embedded_loop_serves_and_asks_inside_of_another_loop() {
+    let keys = ['a', 'b', 'c'].map(|key| {
+        let answer = key.to_ascii_uppercase();
+        [format!("outer: the key {key:?}"), format!("inner: the server says \"{answer}\"")]
+    });
+    let expected: Vec<_> = keys.into_iter().flatten().chain(["outer: the end".into()]).collect();
+    assert_eq!(output("embedded_loop"), expected);
+}
+
+#[test]
 fn pluggable_selector_runs_one_program_over_three_selectors() {
     let lines = output("pluggable_selector");
     let best = if cfg!(target_os = "linux") { "epoll" } else { "polling" };
