@@ -86,7 +86,9 @@ impl fmt::Debug for Signal {
 
 /// The signals of one loop.
 pub(crate) struct Signals {
-    listener: Listener,
+    /// `None` where the selector knows no descriptors: signals then come from
+    /// [`deliver_signal`](LoopHandle::deliver_signal) only.
+    listener: Option<Listener>,
     registration: RefCell<Option<Registration>>,
     handlers: RefCell<BTreeMap<Signal, Rc<Repeating>>>,
     streams: RefCell<Vec<Weak<StreamState>>>,
@@ -153,6 +155,26 @@ impl LoopHandle {
         old.is_some()
     }
 
+    /// Has this loop's handlers and streams told of a signal, in its next turn, as if it had come; the process gets
+    /// none. Returns whether anybody listens to it on this loop.
+    ///
+    /// For tests above all: a loop in virtual time hears of no signal in any other way, so that its tests
+    /// need no process of their own. A [`Runner`](crate::Runner) takes it for Ctrl-C if it is
+    /// [`INTERRUPT`](Signal::INTERRUPT). asyncio's tests call `signal.raise_signal`.
+    ///
+    /// # Order
+    /// As [`call_soon`](Self::call_soon).
+    pub fn deliver_signal(&self, signal: Signal) -> bool {
+        let signals = self.core.signals.borrow().clone();
+        let Some(signals) = signals else { return false };
+        let interrupts = signal == Signal::INTERRUPT && signals.interrupt.borrow().is_some();
+        if !interrupts && !signals.is_heard(signal) {
+            return false;
+        }
+        self.call_soon(move |handle| signals.deliver(handle, signal));
+        true
+    }
+
     /// The signals that come from now on, as a stream.
     ///
     /// # Errors
@@ -199,8 +221,8 @@ impl LoopHandle {
         let known = self.core.signals.borrow().clone();
         let heard = known.is_some_and(|signals| signals.is_heard(Signal::INTERRUPT));
         let signals = self.signals_for(&[Signal::INTERRUPT]).ok()?;
-        if !heard {
-            signals.listener.end_at_second(Signal::INTERRUPT.0);
+        if let Some(listener) = signals.listener.as_ref().filter(|_| !heard) {
+            listener.end_at_second(Signal::INTERRUPT.0);
         }
         let old = signals.interrupt.replace(Some(Rc::new(interrupted)));
         drop(old);
@@ -221,12 +243,13 @@ impl LoopHandle {
             Some(signals) => signals,
             None => self.start_signals()?,
         };
+        let Some(listener) = &signals.listener else { return Ok(signals) };
         for signal in wanted {
-            if let Err(error) = signals.listener.listen(signal.0) {
+            if let Err(error) = listener.listen(signal.0) {
                 signals.forget_unwanted(wanted);
                 return Err(error);
             }
-            signals.listener.end_never(signal.0);
+            listener.end_never(signal.0);
         }
         Ok(signals)
     }
@@ -234,30 +257,35 @@ impl LoopHandle {
     fn start_signals(&self) -> io::Result<Rc<Signals>> {
         let listener = Listener::new()?;
         let ear = Ear(listener.ear());
-        let signals = Rc::new(Signals {
-            listener,
-            registration: RefCell::default(),
-            handlers: RefCell::default(),
-            streams: RefCell::default(),
-            interrupt: RefCell::default(),
-        });
+        let signals = Rc::new(Signals::new(Some(listener)));
         let source = Box::new(SignalSource(signals.clone()));
         let key = self.insert_source(source).map_err(|_| closed())?;
         let registered =
             self.core.selector.register(Watched::new(ear), Interest::READABLE, key.to_bits());
-        match registered {
-            Ok(registration) => *signals.registration.borrow_mut() = Some(registration),
+        let signals = match registered {
+            Ok(registration) => {
+                *signals.registration.borrow_mut() = Some(registration);
+                signals
+            }
+            // A virtual selector. The process's signals are none of its loop's business.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.remove_source(key);
+                Rc::new(Signals::new(None))
+            }
             Err(error) => {
                 self.remove_source(key);
                 return Err(error);
             }
-        }
+        };
         *self.core.signals.borrow_mut() = Some(signals.clone());
         Ok(signals)
     }
 
     pub(crate) fn close_signals(&self) {
         let signals = self.core.signals.borrow_mut().take();
+        if let Some(signals) = &signals {
+            signals.end(self);
+        }
         self.core.release(self, || drop(signals));
     }
 }
@@ -275,28 +303,44 @@ struct SignalSource(Rc<Signals>);
 
 impl Source for SignalSource {
     fn ready(&mut self, handle: &LoopHandle, _event: &Event) {
-        for signal in self.0.listener.take_pending().map(Signal) {
+        let Some(listener) = &self.0.listener else { return };
+        for signal in listener.take_pending().map(Signal) {
             self.0.deliver(handle, signal);
         }
     }
 
     fn closing(&mut self, handle: &LoopHandle) {
-        let handlers = self.0.handlers.take();
-        for handler in handlers.into_values() {
-            handle.core.release(handle, || handler.cancel());
-        }
-        for stream in self.0.streams() {
-            stream.closed.set(true);
-            stream.wake(handle);
-        }
-        let interrupt = self.0.interrupt.take();
-        handle.core.release(handle, || drop(interrupt));
-        let registration = self.0.registration.borrow_mut().take();
-        handle.core.release(handle, || drop(registration));
+        self.0.end(handle);
     }
 }
 
 impl Signals {
+    fn new(listener: Option<Listener>) -> Signals {
+        Signals {
+            listener,
+            registration: RefCell::default(),
+            handlers: RefCell::default(),
+            streams: RefCell::default(),
+            interrupt: RefCell::default(),
+        }
+    }
+
+    /// The loop is closed: everything that listens ends. A second time it does nothing.
+    fn end(&self, handle: &LoopHandle) {
+        let handlers = self.handlers.take();
+        for handler in handlers.into_values() {
+            handle.core.release(handle, || handler.cancel());
+        }
+        for stream in self.streams() {
+            stream.closed.set(true);
+            stream.wake(handle);
+        }
+        let interrupt = self.interrupt.take();
+        handle.core.release(handle, || drop(interrupt));
+        let registration = self.registration.borrow_mut().take();
+        handle.core.release(handle, || drop(registration));
+    }
+
     fn deliver(&self, handle: &LoopHandle, signal: Signal) {
         if signal == Signal::INTERRUPT && !self.is_heard(signal) {
             let interrupt = self.interrupt.borrow().clone();
@@ -318,6 +362,11 @@ impl Signals {
         }
     }
 
+    /// Whether the loop has a source for them.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registration.borrow().is_some()
+    }
+
     /// Whether the program listens to a signal.
     fn is_heard(&self, signal: Signal) -> bool {
         let handled = self.handlers.borrow().contains_key(&signal);
@@ -334,10 +383,11 @@ impl Signals {
 
     /// Stops to listen to those of these signals that nobody wants any more.
     fn forget_unwanted(&self, signals: &[Signal]) {
+        let Some(listener) = &self.listener else { return };
         for signal in signals {
             let interrupts = *signal == Signal::INTERRUPT && self.interrupt.borrow().is_some();
             if !interrupts && !self.is_heard(*signal) {
-                self.listener.ignore(signal.0);
+                listener.ignore(signal.0);
             }
         }
     }
@@ -348,7 +398,9 @@ impl Drop for InterruptWatch {
         let signals = self.0.core.signals.borrow().clone();
         if let Some(signals) = signals {
             let interrupt = signals.interrupt.take();
-            signals.listener.end_never(Signal::INTERRUPT.0);
+            if let Some(listener) = &signals.listener {
+                listener.end_never(Signal::INTERRUPT.0);
+            }
             signals.forget_unwanted(&[Signal::INTERRUPT]);
             drop(interrupt);
         }

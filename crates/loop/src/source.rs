@@ -380,12 +380,15 @@ struct Out {
 /// stays once there was one.
 pub fn own_sources(handle: &LoopHandle) -> usize {
     #[cfg(all(unix, feature = "signal"))]
-    return usize::from(handle.core.signals.borrow().is_some());
+    {
+        let signals = handle.core.signals.borrow();
+        usize::from(signals.as_ref().is_some_and(|signals| signals.is_registered()))
+    }
     #[cfg(not(all(unix, feature = "signal")))]
-    return {
+    {
         let _ = handle;
         0
-    };
+    }
 }
 
 impl Core {

@@ -509,3 +509,38 @@ fn a_handler_may_remove_or_replace_itself_and_its_destructor_may_call_back() {
         assert_eq!(disposition(Signal::USER1), before);
     });
 }
+
+#[test]
+fn a_delivered_signal_is_told_as_if_it_had_come() {
+    alone("a_delivered_signal_is_told_as_if_it_had_come", || {
+        let event_loop = EventLoop::new().unwrap();
+        assert!(!event_loop.deliver_signal(Signal::USER1), "nobody listens");
+        let count = Counter::default();
+        event_loop.add_signal_handler(Signal::USER1, count.callback()).unwrap();
+        let mut stream = event_loop.signals(&[Signal::USER1]).unwrap();
+        assert!(event_loop.deliver_signal(Signal::USER1));
+        assert!(!event_loop.deliver_signal(Signal::USER2));
+        let signal = event_loop.run_until_complete(stream.next()).unwrap();
+        assert_eq!((signal, count.get()), (Some(Signal::USER1), 1));
+    });
+}
+
+#[test]
+fn a_loop_in_virtual_time_hears_of_delivered_signals_and_no_others() {
+    alone("a_loop_in_virtual_time_hears_of_delivered_signals_and_no_others", || {
+        let before = disposition(Signal::USER1);
+        let virtual_loop = tulipa_testing::VirtualLoop::new();
+        let count = Counter::default();
+        virtual_loop.add_signal_handler(Signal::USER1, count.callback()).unwrap();
+        assert_eq!(disposition(Signal::USER1), before, "the process's signals are left alone");
+        let mut stream = virtual_loop.signals(&[Signal::TERMINATE]).unwrap();
+        virtual_loop.deliver_signal(Signal::USER1);
+        virtual_loop.deliver_signal(Signal::TERMINATE);
+        let signal = virtual_loop.run_until_complete(stream.next()).unwrap();
+        assert_eq!((signal, count.get()), (Some(Signal::TERMINATE), 1));
+        assert!(virtual_loop.remove_signal_handler(Signal::USER1));
+        assert!(!virtual_loop.deliver_signal(Signal::USER1));
+        virtual_loop.close().unwrap();
+        assert_eq!(futures_lite::future::block_on(stream.next()), None);
+    });
+}

@@ -55,6 +55,7 @@
 //! | `engine`, `table` | what the real selectors share: who is registered, orphans, always-ready files |
 //! | `epoll`, `portable`, `default` | [`EpollSelector`], [`PollingSelector`], [`DefaultSelector`] |
 //! | `virtual_selector` | [`VirtualSelector`] and the handle that plays the outside world |
+//! | `refusal` | what a virtual selector is told to refuse |
 //! | `sys` | the only `unsafe` code |
 //!
 //! It knows nothing of callbacks, timers, tasks or buffers: that is `tulipa-loop` and above.
@@ -71,6 +72,7 @@ mod event;
 mod interest;
 mod notifier;
 mod portable;
+mod refusal;
 mod selector;
 mod slots;
 mod source;
@@ -87,6 +89,7 @@ pub use event::{DEFAULT_EVENTS, Event, Events, Iter, MAX_EVENTS, Readiness, Toke
 pub use interest::Interest;
 pub use notifier::{Doorbell, Notifier, Ring};
 pub use portable::PollingSelector;
+pub use refusal::{Refuse, VirtualCall};
 pub use selector::{Key, Registration, Registry, Selector};
 pub use slots::Slots;
 pub use source::{AsSource, RawSource, Source, VirtualId};

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::closed;
 use crate::notifier::{Doorbell, Notifier, Ring};
+use crate::refusal::{Refusals, Refuse, VirtualCall};
 use crate::table::Table;
 use crate::{
     Events, Interest, Key, Readiness, Registration, Registry, Selector, Source, Timeout, Token,
@@ -86,6 +87,7 @@ struct World {
     state: RefCell<State>,
     door: Doorbell,
     bell: Arc<Bell>,
+    refusals: Refusals,
 }
 
 struct State {
@@ -154,7 +156,8 @@ impl VirtualSelector {
             shuffle: None,
         };
         let door = Doorbell::new(VirtualRing(bell.clone()));
-        VirtualSelector { world: Rc::new(World { state: RefCell::new(state), door, bell }) }
+        let (state, refusals) = (RefCell::new(state), Refusals::default());
+        VirtualSelector { world: Rc::new(World { state, door, bell, refusals }) }
     }
 
     /// A handle that plays the outside world.
@@ -216,6 +219,17 @@ impl VirtualHandle {
     pub fn set_shuffle(&self, choose: Option<Box<dyn FnMut(usize) -> usize>>) {
         let old = std::mem::replace(&mut self.world.state.borrow_mut().shuffle, choose);
         drop(old);
+    }
+
+    /// Lets `refuse` decide what the simulated operating system does not do: it is asked before each call, and
+    /// gives the error. `None` is one that does everything, as at first.
+    pub fn set_refusal(&self, refuse: Option<Refuse>) {
+        self.world.refusals.set(refuse);
+    }
+
+    /// How many waits were interrupted. Such a wait tells nothing, whatever is ready.
+    pub fn interruptions(&self) -> u64 {
+        self.world.refusals.interruptions()
     }
 
     /// Moves the clock forward and makes ready what the script says, in order.
@@ -472,6 +486,8 @@ impl Selector for VirtualSelector {
         let id = source.virtual_id().ok_or_else(|| {
             io::Error::new(io::ErrorKind::Unsupported, "a descriptor needs a real selector")
         })?;
+        self.world.state.borrow().check_open()?;
+        self.world.refusals.ask(VirtualCall::Register(id))?;
         let mut state = self.world.state.borrow_mut();
         state.check_open()?;
         if state.tokens.contains_key(&id) {
@@ -487,6 +503,9 @@ impl Selector for VirtualSelector {
     fn select(&self, events: &mut Events, timeout: Timeout) -> io::Result<()> {
         events.begin(&self.world);
         self.world.state.borrow().check_open()?;
+        if !self.world.refusals.ask_to_wait()? {
+            return Ok(());
+        }
         let deadline = timeout.deadline(|| self.now());
         let result = self.handle().wait(events, deadline);
         if self.world.door.get_up() {
@@ -551,9 +570,18 @@ impl Registry for World {
     }
 
     fn set_interest(&self, token: Token, interest: Interest) -> io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        state.check_open()?;
-        state.table.get_mut(token)?.interest = interest;
+        let id = {
+            let mut state = self.state.borrow_mut();
+            state.check_open()?;
+            let entry = state.table.get_mut(token)?;
+            // What is refused leaves none, as with the real selectors.
+            entry.interest = Interest::NONE;
+            entry.raw
+        };
+        if !interest.is_none() {
+            self.refusals.ask(VirtualCall::SetInterest(id))?;
+        }
+        self.state.borrow_mut().table.get_mut(token)?.interest = interest;
         Ok(())
     }
 

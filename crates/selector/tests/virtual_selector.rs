@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::{behaviours, notices};
 use tulipa_selector::{
-    Events, Hold, Interest, Readiness, Registration, Selector, Source, Timeout, VirtualHandle,
-    VirtualId, VirtualSelector,
+    Events, Hold, Interest, Readiness, Registration, Selector, Source, Timeout, VirtualCall,
+    VirtualHandle, VirtualId, VirtualSelector,
 };
 
 behaviours_of_every_selector!(contract for crate::common::Virtual);
@@ -499,4 +499,75 @@ fn shuffled_reports_have_each_source_once_in_an_order_that_is_chosen() {
     assert_eq!(stage.select(Duration::ZERO), [1, 2, 3, 4, 0]);
     stage.world.set_shuffle(None);
     assert_eq!(stage.select(Duration::ZERO), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_refused_registration_registers_nothing() {
+    let mut stage = Stage::new();
+    let wire = stage.world.new_source();
+    stage.world.set_ready(wire, Readiness::READABLE);
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let calls = asked.clone();
+    stage.world.set_refusal(Some(Box::new(move |call| {
+        calls.borrow_mut().push(call);
+        Some(ErrorKind::OutOfMemory.into())
+    })));
+    let error = stage.selector.register(wire.into(), READABLE, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    assert!(error.to_string().starts_with("cannot register virtual source"), "{error}");
+    assert_eq!(asked.take(), [VirtualCall::Register(wire)]);
+    stage.world.set_refusal(None);
+    assert!(stage.select(Timeout::Immediate).is_empty());
+    let _registration = stage.selector.register(wire.into(), READABLE, 1).unwrap();
+    assert_eq!(stage.select(Timeout::Immediate), [1]);
+}
+
+#[test]
+fn b20_a_refused_change_leaves_no_interest_and_may_be_made_again() {
+    let mut stage = Stage::new();
+    let (wire, registration) = stage.source(1);
+    stage.world.set_ready(wire, Readiness::READABLE | Readiness::WRITABLE);
+    stage.world.set_refusal(Some(Box::new(|_| Some(ErrorKind::OutOfMemory.into()))));
+    let error = registration.set_interest(Interest::WRITABLE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    assert_eq!(registration.interest(), Interest::NONE);
+    registration.set_interest(Interest::NONE).unwrap();
+    stage.world.set_refusal(None);
+    assert!(stage.select(Timeout::Immediate).is_empty());
+    registration.set_interest(Interest::WRITABLE).unwrap();
+    assert_eq!(stage.select(Timeout::Immediate), [1]);
+}
+
+#[test]
+fn b11_an_interrupted_wait_tells_nothing_and_loses_nothing() {
+    let mut stage = Stage::jumping();
+    let (wire, _registration) = stage.source(1);
+    stage.world.set_ready(wire, Readiness::READABLE);
+    stage.selector.notifier().notify().unwrap();
+    let start = stage.selector.now();
+    let mut left = 2;
+    stage.world.set_refusal(Some(Box::new(move |call| {
+        assert_eq!(call, VirtualCall::Select);
+        left -= 1;
+        (left >= 0).then(|| ErrorKind::Interrupted.into())
+    })));
+    for interruptions in 1..=2 {
+        assert!(stage.select(SECOND).is_empty());
+        assert!(!stage.events.is_notified());
+        assert_eq!((stage.selector.now(), stage.world.interruptions()), (start, interruptions));
+    }
+    assert_eq!(stage.select(SECOND), [1]);
+    assert!(stage.events.is_notified());
+}
+
+#[test]
+fn a_wait_that_is_refused_fails_and_who_refuses_may_change_that() {
+    let mut stage = Stage::new();
+    let world = stage.world.clone();
+    stage.world.set_refusal(Some(Box::new(move |_| {
+        world.set_refusal(None);
+        Some(ErrorKind::OutOfMemory.into())
+    })));
+    let error = stage.selector.select(&mut stage.events, Timeout::Never).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
 }

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use common::each_way;
 use futures_lite::future::zip;
 use tulipa_loop::spawn;
-use tulipa_protocols::Flow;
-use tulipa_streams::{IncompleteRead, LimitOverrun, ReadError, StreamReader, StreamWriter};
+use tulipa_protocols::{Flow, WriteBufferLimits};
+use tulipa_streams::{
+    DEFAULT_LIMIT, IncompleteRead, LimitOverrun, ReadError, ReadWrite, StreamReader, StreamWriter,
+};
 
 fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|place| (place * 31 % 251) as u8).collect()
@@ -296,4 +298,52 @@ fn a_closed_connection_is_the_end_for_its_own_reader() {
         writer.wait_closed().await.unwrap();
         writer.flush().await.unwrap();
     });
+}
+
+/// The public suite, which knows nothing of ours but the traits of futures-io.
+fn passes_the_public_suite(ways: &[common::Way]) {
+    for way in ways {
+        tulipa_testing::check_stream(|check| {
+            way.run(DEFAULT_LIMIT, async |near, far| {
+                // Little to wait for where each byte comes alone.
+                for (_, writer) in [&near, &far] {
+                    let limits = WriteBufferLimits { low: 100, high: 1_000 };
+                    writer.transport().set_write_buffer_limits(limits);
+                }
+                check.run(ReadWrite::from(near), ReadWrite::from(far)).await;
+            });
+        });
+    }
+}
+
+#[test]
+fn streams_through_memory_pass_the_public_suite() {
+    use common::Way::{Filtered, Memory};
+    passes_the_public_suite(&[Memory(1), Memory(7), Memory(64 * 1024), Filtered(64 * 1024)]);
+}
+
+#[test]
+fn streams_through_a_simulated_network_pass_the_public_suite() {
+    use common::Way::Simulated;
+    passes_the_public_suite(&[Simulated(1), Simulated(2), Simulated(3)]);
+}
+
+#[test]
+fn streams_over_sockets_pass_the_public_suite() {
+    passes_the_public_suite(&[common::Way::Tcp, common::Way::Unix]);
+}
+
+#[test]
+fn the_two_halves_are_one_way_streams() {
+    for way in common::WAYS {
+        tulipa_testing::check_one_way_stream(|check| {
+            way.run(DEFAULT_LIMIT, async |(reader, other), (far, writer)| {
+                let limits = WriteBufferLimits { low: 100, high: 1_000 };
+                writer.transport().set_write_buffer_limits(limits);
+                // What is dropped with an end is its reader or its writer, and nothing else.
+                drop((other, far));
+                check.run(writer, reader).await;
+            });
+        });
+    }
 }

@@ -53,7 +53,8 @@
 //! | `network` | [`MemoryNetwork`], [`Path`]; [`Fault`], [`Faults`] |
 //! | `simulation` | [`Simulation`], [`Sim`], [`Sabotage`]: a program with many seeds |
 //! | `random`, `trace` | [`Random`] numbers of a seed; the [`Trace`] of what happened |
-//! | `transport` | [`check_transport`], [`Record`], [`MemoryLink`], [`ToyRecords`] |
+//! | `transport` | [`check_transport`], [`Record`], [`Checked`], [`MemoryLink`], [`ToyRecords`] |
+//! | `stream` | [`check_stream`]: what streams of any library have to do |
 //! | `mock`, `scripted`, `test_selector` | [`AsyncMock`]; [`ScriptedSocket`]; [`TestSelector`] |
 //! | `chaos` | [`chaos_proxy`]: a bad network for real sockets |
 
@@ -72,6 +73,7 @@ mod scripted;
 #[cfg(unix)]
 mod simulation;
 mod stage;
+mod stream;
 mod test_runner;
 mod test_selector;
 #[cfg(unix)]
@@ -93,13 +95,17 @@ pub use random::Random;
 pub use scripted::ScriptedSocket;
 #[cfg(unix)]
 pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate};
+pub use stream::{
+    StreamCheck, check_half_closeable_stream, check_one_way_stream, check_stream,
+    check_two_way_stream,
+};
 pub use test_runner::{Clock, DEFAULT_TIMEOUT, TestOutcome, TestRunner};
 pub use test_selector::{Mocks, TestSelector};
 #[cfg(unix)]
 pub use trace::Trace;
 #[cfg(unix)]
 pub use transport::{
-    Call, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
+    Call, Checked, Counts, MemoryLink, Moment, Pair, Record, Recorder, ToyRecords, TransportBench,
     check_transport,
 };
 pub use virtual_loop::VirtualLoop;

@@ -162,7 +162,7 @@ impl Driver<'_> {
         let horizon = self.limits.clock.and_then(|limit| world.now().checked_add(limit));
         let mut at_this_instant = 0;
         for _ in 0..MOST_TURNS {
-            let before = self.virtual_loop.statistics().events;
+            let before = self.virtual_loop.seen();
             let ran = self.virtual_loop.run_once(Timeout::Immediate);
             ran.map_err(|error| error.to_string())?;
             if task.is_done() {
@@ -170,7 +170,7 @@ impl Driver<'_> {
             }
             // Looked at first: a job that has ended by now has left its message.
             let held = world.is_held();
-            if self.is_at_work() || self.virtual_loop.statistics().events != before {
+            if self.is_at_work() || self.virtual_loop.seen() != before {
                 at_this_instant += 1;
                 if at_this_instant == MOST_TURNS_AT_ONE_INSTANT {
                     let turns = MOST_TURNS_AT_ONE_INSTANT;

@@ -80,12 +80,11 @@ impl VirtualLoop {
     #[track_caller]
     pub fn run_until_idle(&self) {
         for _ in 0..MOST_TURNS_AT_ONE_INSTANT {
-            let before = self.event_loop.statistics();
+            let before = self.seen();
             self.event_loop.run_once(Timeout::Immediate).expect("a virtual loop runs");
-            let after = self.event_loop.statistics();
             let now = self.world.now();
             let at_work = self.next_event().is_some_and(|next| next <= now);
-            if !at_work && before.events == after.events {
+            if !at_work && before == self.seen() {
                 return;
             }
         }
@@ -103,6 +102,11 @@ impl VirtualLoop {
     pub fn run_until_complete<F: Future>(&self, future: F) -> Result<F::Output, RunError> {
         let _autojump = Autojump::new(&self.world);
         self.event_loop.run_until_complete(future)
+    }
+
+    /// The events so far, and the waits that were interrupted before they could bring any.
+    pub(crate) fn seen(&self) -> (u64, u64) {
+        (self.event_loop.statistics().events, self.world.interruptions())
     }
 
     /// When the next timer or entry of the script is due: now, if a source is ready, which it may have become in

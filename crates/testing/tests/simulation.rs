@@ -8,14 +8,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use scenarios::{ANSWER, Answer, Collected, Echo, Guest, Member, Scripted};
-use tulipa_loop::{sleep, spawn, timeout};
+use tulipa_loop::signal::Signal;
+use tulipa_loop::{LoopHandle, sleep, spawn, timeout};
 use tulipa_protocols::{Transport, create_connection, create_server};
 use tulipa_testing::{Fault, Faults, Random, Sim, Simulation, Summary};
 
-const GRACE: Duration = Duration::from_secs(600);
+/// More than the clock jumps at once, and what follows takes.
+const GRACE: Duration = Duration::from_secs(1500);
 
 /// A server that echoes, and a few clients that do anything.
 async fn echo_scenario(sim: Sim) {
@@ -28,16 +32,54 @@ async fn echo_scenario(sim: Sim) {
         0..=330_000 => Ok(()),
         most => Err(format!("{most} bytes were kept for one connection")),
     });
-    let mut clients = Vec::new();
+    let mut tasks = vec![spawn(clerk(sim.clone()))];
     for number in 0..sim.random(|random| random.within(1..=3)) {
         let (sim, network) = (sim.clone(), network.clone());
-        clients.push(spawn(network.on("client", one_client(sim, number))));
+        tasks.push(spawn(network.on("client", one_client(sim, number))));
     }
+    let (handle, signals) = (LoopHandle::current(), Rc::new(Cell::new(0)));
+    let count = signals.clone();
+    let counted = move |_: &LoopHandle| count.set(count.get() + 1);
+    handle.add_signal_handler(Signal::USER1, counted).expect("the loop is open");
     sim.elsewhere().await;
-    for client in clients {
-        client.await.expect("a client does not panic");
+    for task in tasks {
+        task.await.expect("it does not panic");
     }
+    handle.remove_signal_handler(Signal::USER1);
+    assert!(
+        signals.get() <= sim.network().fault_counts().of(Fault::Signal),
+        "no signal comes twice"
+    );
     assert_eq!(server.shutdown(GRACE).await, 0, "connections end by themselves");
+}
+
+/// Has jobs done in the executor, and is cancelled meanwhile: each is done once, or not at all if nobody waits.
+async fn clerk(sim: Sim) {
+    for number in 0..8 {
+        let done = Arc::new(AtomicU64::new(0));
+        let own = done.clone();
+        let job = move || {
+            own.fetch_add(1, SeqCst);
+            number
+        };
+        let waiting =
+            sim.endanger(async move { LoopHandle::current().run_in_executor(None, job).await });
+        let result = waiting.await;
+        match result {
+            Ok(result) => {
+                assert_eq!(result.expect("a job that is waited for is done"), number);
+                assert_eq!(done.load(SeqCst), 1);
+            }
+            Err(_cancelled) => {
+                // It may have been begun by then. Once nobody waits it is not begun.
+                let begun = done.load(SeqCst);
+                sleep(Duration::from_secs(5)).await;
+                assert_eq!(done.load(SeqCst), begun, "a job that was cancelled is not begun later");
+            }
+        }
+        let pause = sim.random(|random| random.duration(Duration::ZERO..=Duration::from_secs(2)));
+        let _ = sim.endanger(sleep(pause)).await;
+    }
 }
 
 async fn one_client(sim: Sim, number: u64) {
@@ -53,7 +95,9 @@ async fn one_client(sim: Sim, number: u64) {
     let connecting = create_connection("server:7", move || own.sabotage(client));
     let patience =
         sim.random(|random| random.duration(Duration::from_secs(1)..=Duration::from_secs(300)));
-    let Ok(connected) = timeout(patience, connecting).await else { return };
+    let connecting = sim.endanger(timeout(patience, connecting)).await;
+    // Cancelled, or too late.
+    let Ok(Ok(connected)) = connecting else { return };
     let Ok(connection) = connected else {
         let counts = sim.network().fault_counts();
         let caused = counts != Default::default();
@@ -66,15 +110,15 @@ async fn one_client(sim: Sim, number: u64) {
         let spoken = story.written.get();
         let poke = connection.post(move |client, transport| client.get_mut().poke(transport));
         drop(poke);
-        if timeout(Duration::from_millis(200), connection.wait_closed()).await.is_ok() {
+        let closed = timeout(Duration::from_millis(200), connection.wait_closed());
+        if matches!(sim.endanger(closed).await, Ok(Ok(()))) {
             break;
         }
         assert!(spoken <= story.written.get());
     }
     // P2: what was accepted has come back, or there was a reason for it not to.
     let broken = story.client.get().is_none_or(|client| sim.network().is_broken(client));
-    let sabotaged = sim.network().fault_counts().of(Fault::CallbackPanic) > 0;
-    let clean = !broken && !sabotaged && !story.left.get();
+    let clean = !broken && !story.left.get();
     if clean {
         assert_eq!(
             story.error.borrow().as_ref().map(io::Error::kind),

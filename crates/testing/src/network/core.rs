@@ -15,7 +15,7 @@ use std::rc::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use tulipa_selector::{Readiness, VirtualHandle, VirtualId};
+use tulipa_selector::{Readiness, VirtualCall, VirtualHandle, VirtualId};
 
 use super::Inner;
 use super::faults::{Fault, FaultCounts, Faults};
@@ -29,6 +29,18 @@ const FIRST_FREE_PORT: u16 = 49152;
 
 /// How long an attempt to connect that nobody answers takes to fail: about what Linux takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+
+/// How long after it was given up a forgotten attempt succeeds.
+const FORGOTTEN: Duration = Duration::from_millis(1);
+
+/// How many sources of closed connections are kept to be used again: a simulation has fewer connections.
+const MOST_FREE_SOURCES: usize = 64;
+
+/// The errors of an accept for which there are no kinds: EINTR and EMFILE, which are 4 and 24 wherever there are
+/// descriptors, and ENOBUFS.
+const EINTR: i32 = 4;
+const EMFILE: i32 = 24;
+const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 105 } else { 55 };
 
 /// The number of a connection.
 pub(super) type PairId = u64;
@@ -52,6 +64,8 @@ pub(super) struct Core {
     /// The clients' addresses of connections that a fault has ended.
     pub(super) broken: Vec<SocketAddr>,
     pub(super) wakers: Vec<Waker>,
+    /// The sources of connections that are closed, the last one at the end.
+    free_sources: Vec<VirtualId>,
     created: u64,
     ports: u16,
 }
@@ -68,6 +82,8 @@ pub(super) struct Listening {
 #[derive(Default)]
 pub(super) struct Attempt {
     pub(super) waker: Option<Waker>,
+    /// The connection that it will be when it is given up.
+    to_be_forgotten: Option<PairId>,
     pub(super) result: Option<io::Result<PairId>>,
 }
 
@@ -91,6 +107,7 @@ impl Core {
             attempts: BTreeMap::new(),
             broken: Vec::new(),
             wakers: Vec::new(),
+            free_sources: Vec::new(),
             created: 0,
             ports: FIRST_FREE_PORT,
         }
@@ -127,6 +144,22 @@ impl Core {
     pub(super) fn next_id(&mut self) -> u64 {
         self.created += 1;
         self.created
+    }
+
+    /// A source that is ready for nothing: a new one, or one that was used before.
+    fn new_source(&mut self) -> VirtualId {
+        if self.free_sources.is_empty() || !self.strikes(Fault::DescriptorReused) {
+            return self.world.new_source();
+        }
+        self.free_sources.pop().unwrap_or_else(|| self.world.new_source())
+    }
+
+    /// Nobody uses a source any more.
+    pub(super) fn free_source(&mut self, source: VirtualId) {
+        self.world.set_ready(source, Readiness::NONE);
+        if self.free_sources.len() < MOST_FREE_SOURCES {
+            self.free_sources.push(source);
+        }
     }
 
     pub(super) fn free_port(&mut self) -> u16 {
@@ -175,7 +208,7 @@ impl Core {
         if self.listeners.contains_key(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let source = self.world.new_source();
+        let source = self.new_source();
         let listening = Listening { source, waiting: VecDeque::new(), backlog: None };
         self.listeners.insert(address, listening);
         self.note(format_args!("bind {address}"));
@@ -198,10 +231,15 @@ impl Core {
             self.ready_to_accept(address);
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.strikes(Fault::AcceptExhausted) {
-            self.note(format_args!("accept {address}: no descriptors"));
-            // EMFILE, which is 24 wherever there are descriptors.
-            return Err(io::Error::from_raw_os_error(24));
+        for (fault, errno) in [
+            (Fault::AcceptExhausted, EMFILE),
+            (Fault::AcceptNoBuffers, ENOBUFS),
+            (Fault::Interrupted, EINTR),
+        ] {
+            if self.strikes(fault) {
+                self.note(format_args!("accept {address}: {fault:?}"));
+                return Err(io::Error::from_raw_os_error(errno));
+            }
         }
         let listening = self.listeners.get_mut(&address);
         let pair = listening.and_then(|listening| listening.waiting.pop_front());
@@ -229,7 +267,7 @@ impl Core {
     pub(super) fn unbind(&mut self, address: SocketAddr) {
         self.note(format_args!("unbind {address}"));
         let Some(listening) = self.listeners.remove(&address) else { return };
-        self.world.set_ready(listening.source, Readiness::NONE);
+        self.free_source(listening.source);
         for pair in listening.waiting {
             self.drop_end(pair, SERVER, true);
         }
@@ -295,7 +333,8 @@ impl Core {
         }
         let client = SocketAddr::new(from, self.free_port());
         let pair = self.next_id();
-        let new = Pair::new(path, [client, to], [self.world.new_source(), self.world.new_source()]);
+        let sources = [self.new_source(), self.new_source()];
+        let new = Pair::new(path, [client, to], sources);
         self.pairs.insert(pair, new);
         self.doom(pair);
         if let Some(listening) = self.listeners.get_mut(&to) {
@@ -303,7 +342,24 @@ impl Core {
         }
         self.ready_to_accept(to);
         self.refresh(pair, SERVER);
+        if self.random.chance(self.faults.per_mille(Fault::ForgottenConnect)) {
+            return self.answer_when_forgotten(id, pair);
+        }
         self.after(back, move |core| core.answer(id, Ok(pair)));
+    }
+
+    /// The answer is held back until nobody waits for it.
+    fn answer_when_forgotten(&mut self, id: u64, pair: PairId) {
+        match self.attempts.get_mut(&id) {
+            Some(attempt) => attempt.to_be_forgotten = Some(pair),
+            None => return self.answer(id, Ok(pair)),
+        }
+        self.at(self.now() + CONNECT_TIMEOUT, move |core| {
+            let attempt = core.attempts.get_mut(&id);
+            if attempt.is_some_and(|attempt| attempt.to_be_forgotten.take().is_some()) {
+                core.answer(id, Ok(pair));
+            }
+        });
     }
 
     /// The answer comes to the one who wants to connect.
@@ -332,6 +388,10 @@ impl Core {
     /// Who wanted to connect does not wait any more.
     pub(super) fn forget(&mut self, id: u64) -> Option<Waker> {
         let attempt = self.attempts.remove(&id)?;
+        if let Some(pair) = attempt.to_be_forgotten {
+            self.counts.count(Fault::ForgottenConnect);
+            self.at(self.now() + FORGOTTEN, move |core| core.answer(id, Ok(pair)));
+        }
         if let Some(Ok(pair)) = attempt.result {
             self.drop_end(pair, CLIENT, true);
         }
@@ -341,6 +401,24 @@ impl Core {
 
 /// Faults from outside.
 impl Core {
+    /// What the operating system does not do.
+    pub(super) fn refuse_call(&mut self, call: VirtualCall) -> Option<io::Error> {
+        let (VirtualCall::Register(source) | VirtualCall::SetInterest(source)) = call else {
+            let interrupted = call == VirtualCall::Select && self.strikes(Fault::Interrupted);
+            return interrupted.then(|| io::ErrorKind::Interrupted.into());
+        };
+        if !self.strikes(Fault::RegistrationRefused) {
+            return None;
+        }
+        self.note(format_args!("{call:?} refused"));
+        let is_its = |pair: &&Pair| pair.ends.iter().any(|end| end.source == source && !end.gone);
+        let client = self.pairs.values().find(is_its).map(|pair| pair.ends[CLIENT].address);
+        if let Some(client) = client {
+            self.mark_broken(client);
+        }
+        Some(io::ErrorKind::OutOfMemory.into())
+    }
+
     /// Sets after which byte a new connection breaks, if it is to.
     fn doom(&mut self, pair: PairId) {
         for fault in [Fault::Reset, Fault::Fin, Fault::HalfClose] {

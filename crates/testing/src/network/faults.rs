@@ -41,11 +41,40 @@ pub enum Fault {
     /// Somebody is woken from outside of the loop, late and in any order: see
     /// [`Sim::elsewhere`](crate::Sim::elsewhere).
     ForeignWake,
+    /// A wait of the loop is over because of a signal, with nothing; an accept fails for the same reason.
+    /// Reads and writes are not concerned: a [`Link`](tulipa_protocols::Link) goes on by itself.
+    Interrupted,
+    /// The system has no memory to watch a source, or to watch it for something else.
+    RegistrationRefused,
+    /// A new connection has the source of one that was just closed, as descriptors are used again.
+    DescriptorReused,
+    /// The system has no buffers for a connection that could be accepted.
+    AcceptNoBuffers,
+    /// An attempt to connect succeeds when nobody waits for it any more; if somebody waits on, it is only
+    /// very late.
+    ForgottenConnect,
+    /// The clock jumps forward by up to five minutes: the machine was suspended. [`Simulation`](crate::Simulation)
+    /// does that, and the faults below.
+    ClockJump,
+    /// A wait ends, and the clock has not moved.
+    ClockStall,
+    /// A signal comes, for a loop that listens to some.
+    Signal,
+    /// A task is cancelled at a poll of a future that was [endangered](crate::Sim::endanger).
+    TaskCancelled,
+    /// A callback of a protocol also closes, aborts, pauses, resumes or writes: see
+    /// [`Sabotage`](crate::Sabotage).
+    ReentrantCall,
+    /// A job of the executor has ended when the [endangered](crate::Sim::endanger) task that waits for it is
+    /// cancelled.
+    JobBeforeCancel,
+    /// The task is cancelled first; then the job ends, or is not begun any more.
+    JobAfterCancel,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 28] = [
         Fault::ShortRead,
         Fault::ShortWrite,
         Fault::SpuriousReadiness,
@@ -62,10 +91,22 @@ impl Fault {
         Fault::AcceptAborted,
         Fault::CallbackPanic,
         Fault::ForeignWake,
+        Fault::Interrupted,
+        Fault::RegistrationRefused,
+        Fault::DescriptorReused,
+        Fault::AcceptNoBuffers,
+        Fault::ForgottenConnect,
+        Fault::ClockJump,
+        Fault::ClockStall,
+        Fault::Signal,
+        Fault::TaskCancelled,
+        Fault::ReentrantCall,
+        Fault::JobBeforeCancel,
+        Fault::JobAfterCancel,
     ];
 
     /// Those that break nothing: a program must give the same results with them as without.
-    pub const HARMLESS: [Fault; 8] = [
+    pub const HARMLESS: [Fault; 12] = [
         Fault::ShortRead,
         Fault::ShortWrite,
         Fault::SpuriousReadiness,
@@ -74,19 +115,28 @@ impl Fault {
         Fault::Stall,
         Fault::LateConnect,
         Fault::ForeignWake,
+        Fault::Interrupted,
+        Fault::DescriptorReused,
+        Fault::ClockStall,
+        Fault::Signal,
     ];
 
     /// How often it happens among many: what comes with each operation often, what ends a connection
     /// seldom.
     fn usual(self) -> u16 {
         match self {
-            Fault::ShortRead | Fault::ShortWrite | Fault::ForeignWake => 200,
-            Fault::ShuffledEvents => 500,
+            Fault::ShuffledEvents | Fault::DescriptorReused => 500,
+            Fault::ShortRead | Fault::ShortWrite | Fault::ForeignWake | Fault::Interrupted => 200,
+            Fault::JobBeforeCancel | Fault::JobAfterCancel => 200,
+            Fault::ClockStall | Fault::ForgottenConnect => 100,
+            Fault::Reset | Fault::Fin | Fault::HalfClose => 160,
             Fault::SpuriousReadiness | Fault::DelayedReadiness | Fault::LateConnect => 50,
-            Fault::Reset | Fault::Fin | Fault::HalfClose => 80,
-            Fault::ConnectRefused | Fault::AcceptAborted | Fault::AcceptExhausted => 40,
-            Fault::ConnectTimeout => 30,
-            Fault::Stall | Fault::CallbackPanic => 10,
+            Fault::Signal | Fault::TaskCancelled => 50,
+            Fault::ConnectRefused | Fault::AcceptAborted | Fault::ConnectTimeout => 60,
+            Fault::AcceptExhausted | Fault::AcceptNoBuffers => 40,
+            Fault::ReentrantCall => 30,
+            Fault::Stall | Fault::CallbackPanic | Fault::RegistrationRefused => 10,
+            Fault::ClockJump => 5,
         }
     }
 }

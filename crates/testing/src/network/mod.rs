@@ -13,7 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use tulipa_loop::{ContextScope, ContextVar};
-use tulipa_selector::VirtualHandle;
+use tulipa_protocols::Address;
+use tulipa_selector::{Refuse, VirtualHandle};
 
 pub use self::faults::{Fault, FaultCounts, Faults};
 pub use self::link::{NetworkLink, NetworkListener};
@@ -129,7 +130,7 @@ impl MemoryNetwork {
     /// What goes wrong from now on. [`Faults::none`] also ends what goes wrong already, as far as it can be
     /// mended: nothing stands still any more.
     pub fn set_faults(&self, faults: Faults) {
-        let world = self.inner.core.borrow().world.clone();
+        let world = self.world();
         self.inner.with(|core| match faults == Faults::none() {
             true => core.calm(),
             false => core.faults = faults.clone(),
@@ -139,11 +140,46 @@ impl MemoryNetwork {
         world.set_shuffle(shuffles.then(|| -> Box<dyn FnMut(usize) -> usize> {
             Box::new(move |limit| own.upgrade().map_or(limit - 1, |inner| choose(&inner, limit)))
         }));
+        let refuses = faults.per_mille(Fault::Interrupted) > 0
+            || faults.per_mille(Fault::RegistrationRefused) > 0;
+        let own = Rc::downgrade(&self.inner);
+        world.set_refusal(refuses.then(|| -> Refuse {
+            Box::new(move |call| own.upgrade()?.with(|core| core.refuse_call(call)))
+        }));
     }
 
     /// Whether a fault happens now, for those who make something else go wrong.
     pub fn strikes(&self, fault: Fault) -> bool {
         self.inner.with(|core| core.strikes(fault))
+    }
+
+    /// The same for those who do not know yet whether they can make it go wrong: it does not count.
+    pub(crate) fn would_strike(&self, fault: Fault) -> bool {
+        self.inner.with(|core| core.random.chance(core.faults.per_mille(fault)))
+    }
+
+    /// A random choice of somebody who makes something go wrong.
+    pub(crate) fn draw<R>(&self, draw: impl FnOnce(&mut crate::Random) -> R) -> R {
+        self.inner.with(|core| draw(&mut core.random))
+    }
+
+    /// The world that it is in.
+    pub(crate) fn world(&self) -> VirtualHandle {
+        self.inner.core.borrow().world.clone()
+    }
+
+    /// A fault has happened.
+    pub(crate) fn count(&self, fault: Fault) {
+        self.inner.with(|core| {
+            core.note(format_args!("{fault:?}"));
+            core.counts.count(fault);
+        });
+    }
+
+    /// A fault has ended the connection between two addresses.
+    pub(crate) fn mark_broken(&self, addresses: [Option<Address>; 2]) {
+        let addresses = addresses.into_iter().flatten().filter_map(|address| address.inet());
+        self.inner.with(|core| addresses.for_each(|address| core.mark_broken(address)));
     }
 
     /// How often each fault has happened.

@@ -39,7 +39,7 @@ pub(super) struct End {
     inbox: VecDeque<u8>,
     input: Input,
     /// The program has dropped it.
-    gone: bool,
+    pub(super) gone: bool,
     /// Whether the other end was told that nobody is here.
     refused: bool,
     /// How many bytes of what it has sent have arrived.
@@ -240,7 +240,7 @@ impl Core {
         let (other, knows) = (peer.gone, peer.input == Input::Reset);
         // A reset that was made up by a fault has not come from the peer, who learns of it by what it sends.
         let reset = reset || was_reset;
-        self.world.set_ready(source, Readiness::NONE);
+        self.free_source(source);
         self.note(format_args!("drop {id}.{side}{}", if reset { " with a reset" } else { "" }));
         match output {
             _ if reset && knows => {}
@@ -405,7 +405,9 @@ impl Core {
         }
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         if fault == Fault::HalfClose {
-            pair.ends[side].wire.retain(|parcel| matches!(parcel.what, What::Room(_)));
+            // Whoever has left is not taken for somebody who may still read.
+            let stays = |parcel: &Parcel| matches!(parcel.what, What::Room(_) | What::Reset);
+            pair.ends[side].wire.retain(stays);
             pair.ends[side].output = Output::Ended;
         }
         let peer = &mut pair.ends[1 - side];

@@ -1,5 +1,6 @@
 //! Many runs of one program on a simulated network, each with another seed.
 
+mod jobs;
 mod run;
 mod sabotage;
 
@@ -11,10 +12,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tulipa_loop::LoopHandle;
+use tulipa_loop::{Cancelled, LoopHandle, cancellable};
 
 pub use self::sabotage::Sabotage;
 
+use self::jobs::{Endangered, Jobs, Owners};
 use self::run::Failed;
 use crate::trace::Hasher;
 use crate::{Fault, FaultCounts, Faults, MemoryNetwork, Random};
@@ -101,6 +103,8 @@ pub(crate) struct Shared {
     pub(crate) invariants: RefCell<Vec<Invariant>>,
     /// Who waits for somebody outside of the loop.
     pub(crate) elsewhere: RefCell<Vec<Rc<Errand>>>,
+    pub(crate) jobs: Jobs,
+    pub(crate) owners: RefCell<Owners>,
     pub(crate) calm: Cell<bool>,
     pub(crate) calm_at: Cell<Instant>,
 }
@@ -292,7 +296,21 @@ impl Sim {
         WaitFor(errand).await;
     }
 
-    /// A protocol whose callbacks panic where [`Fault::CallbackPanic`] says so.
+    /// A future whose task may be cancelled at each of its polls, and before and after the end of the jobs that it
+    /// waits for: [`Fault::TaskCancelled`], [`Fault::JobBeforeCancel`], [`Fault::JobAfterCancel`]. The request ends
+    /// here, so that the task goes on.
+    ///
+    /// # Errors
+    /// [`Cancelled`] if that happened.
+    ///
+    /// # Cancel safety
+    /// That of the future, which is what it is for.
+    pub async fn endanger<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
+        cancellable(Endangered::new(self.clone(), future)).await
+    }
+
+    /// A protocol whose callbacks panic, close and do other things where [`Fault::CallbackPanic`] and
+    /// [`Fault::ReentrantCall`] say so.
     pub fn sabotage<P>(&self, protocol: P) -> Sabotage<P> {
         Sabotage::new(&self.shared.network, protocol)
     }

@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tulipa_loop::signal::Signal;
 use tulipa_loop::{
     ErrorContext, EventLoop, ExceptionHandler, Failure, JoinError, LoopHandle, Task,
 };
 use tulipa_selector::Timeout;
 
+use super::jobs::Jobs;
 use super::sabotage::SABOTAGE;
 use super::{Shared, Sim, Simulation, Summary, say};
 use crate::leaks;
@@ -23,6 +25,12 @@ use crate::{Chunking, Fault, MemoryNetwork, Path, Random, VirtualLoop};
 /// A run that takes more turns than this will not end: some seconds' work, and a thousand times what our
 /// own scenarios take.
 const MOST_TURNS: u64 = 5_000_000;
+
+/// How far the clock jumps at most, when it jumps: a timeout below it may end by that.
+const LONGEST_JUMP: Duration = Duration::from_secs(300);
+
+/// The signals that a program may be sent: those that are for programs.
+const SIGNALS: [Signal; 4] = [Signal::HANGUP, Signal::TERMINATE, Signal::USER1, Signal::USER2];
 
 /// One run.
 struct Run {
@@ -103,9 +111,12 @@ impl Run {
             random: RefCell::new(random.fork()),
             invariants: RefCell::default(),
             elsewhere: RefCell::default(),
+            jobs: Jobs::default(),
+            owners: RefCell::default(),
             calm: Cell::new(false),
             calm_at: Cell::new(now + stormy),
         };
+        virtual_loop.set_default_executor(shared.jobs.clone());
         let sim = Sim { shared: Rc::new(shared) };
         let patience = simulation.patience;
         Run { virtual_loop, sim, reports, random, patience, turns: 0, last: now }
@@ -157,14 +168,13 @@ impl Run {
         if self.turns > MOST_TURNS {
             return Err(self.stuck(&format!("it is at work after {MOST_TURNS} turns of its loop")));
         }
-        let before = self.virtual_loop.statistics().events;
+        let seen = self.virtual_loop.seen();
         let ran = self.virtual_loop.run_once(Timeout::Immediate);
         ran.map_err(|error| error.to_string())?;
         self.wake_from_elsewhere();
         self.check()?;
         let (now, next) = (self.virtual_loop.time(), self.virtual_loop.next_event());
-        let events = self.virtual_loop.statistics().events;
-        Ok(events != before || next.is_some_and(|next| next <= now))
+        Ok(self.virtual_loop.seen() != seen || next.is_some_and(|next| next <= now))
     }
 
     fn check(&mut self) -> Result<(), String> {
@@ -195,8 +205,17 @@ impl Run {
             let patience = self.patience;
             return Err(self.stuck(&format!("it is not done {patience:?} after the last fault")));
         }
-        self.virtual_loop.world().advance_to(next);
-        if next >= calm {
+        let network = self.sim.network().clone();
+        if network.strikes(Fault::ClockStall) {
+            return Ok(());
+        }
+        let suspended = if network.strikes(Fault::ClockJump) {
+            self.random.duration(Duration::from_secs(1)..=LONGEST_JUMP)
+        } else {
+            Duration::ZERO
+        };
+        self.virtual_loop.world().advance_to(next + suspended);
+        if next + suspended >= calm {
             self.sim.calm();
         }
         Ok(())
@@ -211,10 +230,12 @@ impl Run {
     /// Wakes those who wait for somebody outside of the loop, and does what other threads do.
     fn wake_from_elsewhere(&mut self) {
         let network = self.sim.network().clone();
-        if !self.sim.is_calm() && network.strikes(Fault::ForeignWake) {
+        if network.strikes(Fault::ForeignWake) {
             // It is open: it has just run.
             let _ = self.virtual_loop.remote().call_soon(|_| {});
         }
+        self.send_signal(&network);
+        self.sim.shared.begin_jobs(&mut self.random, self.sim.is_calm());
         let late = !self.sim.is_calm() && self.random.chance(500);
         if late || self.sim.shared.elsewhere.borrow().is_empty() {
             return;
@@ -226,6 +247,13 @@ impl Run {
             if let Some(waker) = errand.waker.take() {
                 waker.wake();
             }
+        }
+    }
+
+    fn send_signal(&mut self, network: &MemoryNetwork) {
+        let strikes = network.would_strike(Fault::Signal);
+        if strikes && self.virtual_loop.deliver_signal(*self.random.pick(&SIGNALS)) {
+            network.count(Fault::Signal);
         }
     }
 

@@ -14,6 +14,8 @@ pub enum Moment<'a> {
     Made,
     /// `data_received`.
     Data(&'a [u8]),
+    /// `readable`, of a protocol that [reads by itself](crate::Checked::reading).
+    Readable,
     /// `eof_received`.
     Eof,
     /// `pause_writing`.
@@ -33,6 +35,8 @@ pub enum Call {
     Made,
     /// `data_received`, once or several times in a row, with so many bytes in all.
     Data(usize),
+    /// `readable`, of a protocol that [reads by itself](crate::Checked::reading), once or several times in a row.
+    Readable,
     /// `eof_received`.
     Eof,
     /// `pause_writing`.
@@ -63,6 +67,8 @@ struct Inner {
     made: Cell<bool>,
     paused: Cell<bool>,
     eof: Cell<bool>,
+    /// Told to a protocol of this record, rather than to the one before.
+    own_eof: Cell<bool>,
     lost: Cell<bool>,
     alive: Cell<usize>,
 }
@@ -109,7 +115,7 @@ impl Record {
         &self,
         react: impl FnMut(Moment<'_>, &Transport) -> io::Result<AfterEof> + 'static,
     ) -> Recorder {
-        self.0.alive.set(self.0.alive.get() + 1);
+        self.adopt();
         Recorder { record: self.clone(), react: Box::new(react) }
     }
 
@@ -196,6 +202,22 @@ impl Record {
         assert_eq!(self.alive(), 0, "the protocol was not dropped: {self:?}");
     }
 
+    /// There is one more protocol that writes into it.
+    pub(super) fn adopt(&self) {
+        self.0.alive.set(self.0.alive.get() + 1);
+    }
+
+    /// One of its protocols is dropped.
+    pub(super) fn release(&self) {
+        self.0.alive.set(self.0.alive.get() - 1);
+    }
+
+    /// Writes a call down, which lasts as long as what is returned: also when it panics.
+    pub(super) fn told(&self, moment: Moment<'_>, transport: &Transport) -> Inside {
+        self.enter(moment, transport);
+        Inside(self.clone())
+    }
+
     fn violation(&self, what: impl Into<String>) {
         self.0.violations.borrow_mut().push(what.into());
     }
@@ -215,16 +237,21 @@ impl Record {
             Moment::Made => self.change(&self.0.made, true, Call::Made),
             Moment::Pause => self.change(&self.0.paused, true, Call::Pause),
             Moment::Resume => self.change(&self.0.paused, false, Call::Resume),
-            Moment::Eof => self.change(&self.0.eof, true, Call::Eof),
+            Moment::Eof => {
+                self.0.own_eof.set(true);
+                self.change(&self.0.eof, true, Call::Eof)
+            }
             Moment::TimedOut => Call::TimedOut,
             Moment::Lost(error) => {
                 self.change(&self.0.lost, true, Call::Lost(error.map(io::Error::kind)))
             }
             Moment::Data(data) => self.data(data, transport),
+            Moment::Readable => Call::Readable,
         };
         let mut calls = self.0.calls.borrow_mut();
         match (calls.last_mut(), call) {
             (Some(Call::Data(before)), Call::Data(more)) => *before += more,
+            (Some(Call::Readable), Call::Readable) => {}
             _ => calls.push(call),
         }
     }
@@ -240,7 +267,10 @@ impl Record {
         if data.is_empty() {
             self.violation("empty data");
         }
-        if !transport.is_reading() && !transport.is_closing() && !self.0.eof.get() {
+        // What the one before has left over may come behind the end that it was told of.
+        if self.0.own_eof.get() {
+            self.violation("data after eof_received");
+        } else if !transport.is_reading() && !transport.is_closing() && !self.0.eof.get() {
             self.violation("data while reading is paused");
         }
         self.0.bytes.borrow_mut().extend_from_slice(data);
@@ -255,18 +285,18 @@ impl fmt::Debug for Record {
     }
 }
 
+/// A call that is going on.
+pub(super) struct Inside(Record);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.0.inside.set(false);
+    }
+}
+
 impl Recorder {
     fn told(&mut self, moment: Moment<'_>, transport: &Transport) -> io::Result<AfterEof> {
-        /// Also when the closure panics.
-        struct Leave<'a>(&'a Cell<bool>);
-        impl Drop for Leave<'_> {
-            fn drop(&mut self) {
-                self.0.set(false);
-            }
-        }
-        let record = self.record.clone();
-        record.enter(moment, transport);
-        let _leave = Leave(&record.0.inside);
+        let _inside = self.record.told(moment, transport);
         (self.react)(moment, transport)
     }
 
@@ -309,7 +339,7 @@ impl Protocol for Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.record.0.alive.set(self.record.0.alive.get() - 1);
+        self.record.release();
     }
 }
 

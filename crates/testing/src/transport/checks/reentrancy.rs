@@ -35,7 +35,7 @@ impl Place {
             Moment::Pause => self == Place::Pause,
             Moment::Resume => self == Place::Resume,
             Moment::TimedOut => self == Place::TimedOut,
-            Moment::Lost(_) => false,
+            Moment::Readable | Moment::Lost(_) => false,
         }
     }
 
