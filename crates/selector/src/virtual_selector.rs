@@ -221,8 +221,7 @@ impl VirtualHandle {
         drop(old);
     }
 
-    /// Lets `refuse` decide what the simulated operating system does not do: it is asked before each call, and
-    /// gives the error. `None` is one that does everything, as at first.
+    /// Lets `refuse` decide what the simulated operating system does not do. `None` refuses nothing, as at first.
     pub fn set_refusal(&self, refuse: Option<Refuse>) {
         self.world.refusals.set(refuse);
     }
