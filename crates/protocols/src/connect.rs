@@ -144,6 +144,17 @@ impl Connect {
         made(start(&handle, link, factory(), None)?).await
     }
 
+    /// The same for who makes the protocol with care: `None` is a factory that has failed.
+    pub(crate) async fn open_once<P: Protocol + 'static>(
+        self,
+        handle: &LoopHandle,
+        make: impl FnOnce(&LoopHandle) -> Option<P>,
+    ) -> io::Result<Connection<P>> {
+        let link = self.link(handle).await?;
+        let protocol = make(handle).ok_or_else(|| io::Error::other("the factory panicked"))?;
+        made(start(handle, link, protocol, None)?).await
+    }
+
     async fn link(self, handle: &LoopHandle) -> io::Result<Slot> {
         let what = self.name();
         let connected = match self.timeout {

@@ -82,6 +82,8 @@
 //! | `socket`, `unix` | making sockets; the files of Unix sockets |
 //! | `receivers` | [`LineReceiver`], [`LineOnlyReceiver`], [`NetstringReceiver`], [`Int32StringReceiver`]: messages in what comes |
 //! | `policies` | [`IdleTimeout`], [`Deadline`], [`Throttle`], [`ConnectionLimits`], [`TrafficLog`]: protocols around protocols |
+//! | `reconnecting`, `retry` | [`Reconnecting`], [`RetryPolicy`]: connections that are made again |
+//! | `pipe` | [`Transport::pipe_to`], [`pipe_to`]: from one connection to another |
 //! | `endpoints` | [`ServerEndpoint`], [`ClientEndpoint`]: endpoints as text |
 //! | `sys` | the only `unsafe` code: [`take_inherited_fd`] |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |
@@ -109,10 +111,13 @@ mod net_ext;
 mod network;
 mod options;
 mod output;
+mod pipe;
 mod policies;
 mod protocol;
 mod receivers;
+mod reconnecting;
 mod resolve;
+mod retry;
 mod scan;
 mod server;
 mod socket;
@@ -137,6 +142,7 @@ pub use memory::MemoryLink;
 pub use net_ext::NetExt;
 pub use network::{Acceptor, Dialing, Network, set_network};
 pub use output::WriteBufferLimits;
+pub use pipe::{PipeTo, pipe_to};
 pub use policies::{ConnectionLimits, Deadline, IdleTimeout, Lift, Limited, Throttle, TrafficLog};
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
 pub use receivers::{
@@ -144,10 +150,12 @@ pub use receivers::{
     Int32StringReceiver, IntPrefix, LineOnlyReceiver, LineProtocol, LineReceiver, Netstring,
     NetstringReceiver, Next, Receiver, StringProtocol, TooLong,
 };
+pub use reconnecting::{Reconnect, Reconnecting, ReconnectingBuilder};
 pub use resolve::{
     AddrInfo, Endpoint, Family, Hints, Resolved, Resolver, SocketType, SystemResolver, getaddrinfo,
     getnameinfo, set_resolver,
 };
+pub use retry::{Retries, RetryPolicy};
 pub use server::Server;
 pub use sys::take_inherited_fd;
 pub use transport::{Flow, Transport};
