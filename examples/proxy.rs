@@ -26,5 +26,6 @@ fn main() -> ExitCode {
         log(format_args!("--to HOST:PORT is missing"));
         return ExitCode::from(2);
     };
-    serve::exit_code(server::run(&address, move || pipe_to(to.as_str())))
+    let factory = move || pipe_to(to.as_str()).on_error(|error| log(format_args!("{error}")));
+    serve::exit_code(server::run(&address, factory))
 }

@@ -1,5 +1,6 @@
 //! From one connection to another, without a task.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -89,24 +90,38 @@ pub fn pipe_to(endpoint: impl Into<Endpoint>) -> PipeTo {
 }
 
 /// The protocol that [`pipe_to`] makes.
-#[derive(Debug)]
 pub struct PipeTo {
-    connect: Option<Connect>,
+    plan: Option<Plan>,
     connecting: Option<Scoped<()>>,
+}
+
+/// What is to be done for a client.
+struct Plan {
+    connect: Connect,
+    on_error: Option<Box<dyn FnOnce(io::Error)>>,
 }
 
 impl PipeTo {
     /// One that connects as it is told: to a Unix socket, with another timeout.
     pub fn with(connect: Connect) -> PipeTo {
-        PipeTo { connect: Some(connect), connecting: None }
+        PipeTo { plan: Some(Plan { connect, on_error: None }), connecting: None }
+    }
+
+    /// Calls `on_error` if the host does not answer, instead of logging why.
+    #[must_use = "it gives the protocol back"]
+    pub fn on_error(mut self, on_error: impl FnOnce(io::Error) + 'static) -> PipeTo {
+        if let Some(plan) = &mut self.plan {
+            plan.on_error = Some(Box::new(on_error));
+        }
+        self
     }
 }
 
 impl Protocol for PipeTo {
     fn connection_made(&mut self, transport: &Transport) -> io::Result<()> {
         transport.pause_reading();
-        if let Some(connect) = self.connect.take() {
-            let connecting = join(transport.clone(), connect);
+        if let Some(plan) = self.plan.take() {
+            let connecting = join(transport.clone(), plan);
             self.connecting = Some(LoopHandle::current().spawn(connecting).scoped());
         }
         Ok(())
@@ -118,12 +133,15 @@ impl Protocol for PipeTo {
 }
 
 /// Connects for a client, and joins the two.
-async fn join(client: Transport, connect: Connect) {
-    match connect.open(|| Waiting).await {
+async fn join(client: Transport, plan: Plan) {
+    match plan.connect.open(|| Waiting).await {
         Ok(server) => client.pipe_to(server.transport()),
         Err(error) => {
-            tracing::warn!(target: "tulipa::net", "{error}");
             client.reset();
+            match plan.on_error {
+                Some(on_error) => on_error(error),
+                None => tracing::warn!(target: "tulipa::net", "{error}"),
+            }
         }
     }
 }
@@ -139,5 +157,12 @@ impl Protocol for Waiting {
 
     fn data_received(&mut self, _: &Transport, _: &[u8]) -> io::Result<()> {
         Err(io::Error::other("bytes came while reading was paused"))
+    }
+}
+
+impl fmt::Debug for PipeTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connect = self.plan.as_ref().map(|plan| &plan.connect);
+        f.debug_struct("PipeTo").field("connect", &connect).finish_non_exhaustive()
     }
 }
