@@ -347,7 +347,7 @@ fn the_mode_can_be_set_and_the_rest_taken_from_outside() {
 #[test]
 fn what_is_sent_is_what_the_receivers_take() {
     let (transport, probe) = Transport::detached();
-    CrlfCrLf::send(&transport, b"line");
+    CrlfLine::send(&transport, b"line");
     Netstring::send(&transport, b"");
     Int8::send(&transport, b"ab").unwrap();
     Int16::send(&transport, b"c").unwrap();
@@ -470,7 +470,7 @@ fn arrives<P: Protocol + 'static>(make: fn(Moody) -> P, send: Send, one_byte: bo
 #[test]
 fn lines_arrive_over_bad_networks() {
     for one_byte in [false, true] {
-        let send: Send = |transport, line| CrlfCrLf::send(transport, line);
+        let send: Send = |transport, line| CrlfLine::send(transport, line);
         arrives(LineReceiver::new, send, one_byte);
         arrives(LineOnlyReceiver::new, send, one_byte);
     }
