@@ -40,7 +40,7 @@ fn bench(capacity: usize) -> Bench {
     let records = [Record::new(), Record::new()];
     let mut inner = Vec::new();
     let outer = records.each_ref().map(|record| {
-        let (near, far) = MemoryLink::pair(virtual_loop.world(), capacity);
+        let (near, far) = MemoryLink::pair(capacity);
         inner.push(attach(&handle, far, Quiet).unwrap());
         let protocol = record.reacting(|_, _| Ok(AfterEof::KeepOpen));
         attach(&handle, near, protocol).unwrap()
