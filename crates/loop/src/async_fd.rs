@@ -60,6 +60,9 @@ impl<T: AsSource + 'static> AsyncFd<T> {
     /// the selector says; [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed.
     pub fn new(handle: &LoopHandle, io: T) -> io::Result<AsyncFd<T>> {
         let io = Rc::new(io);
+        if let Some(raw) = Watched::shared(io.clone()).raw() {
+            handle.core.wires.check_unclaimed(raw)?;
+        }
         let waiters = Rc::new(Waiters {
             registration: RefCell::new(None),
             sides: Default::default(),

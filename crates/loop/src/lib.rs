@@ -60,7 +60,7 @@
 //! | `program` | what `#[tulipa::main]` calls |
 //! | `handle` | [`LoopHandle`], what callbacks use; [`Handle`], [`TimerHandle`] |
 //! | `turn` | one turn of the loop, step by step |
-//! | `core`, `timers`, `source` | the state: the ready queue, the timer queue, the sources of events |
+//! | `core`, `timers`, `source`, `claims` | the state: the ready queue, the timer queue, the sources of events, whose descriptors they are |
 //! | `remote`, `blocking_future` | [`Remote`], the part that other threads may hold; [`BlockingFuture`] |
 //! | `task` | [`Task`]: spawning, joining, cancelling; [`TaskRef`], [`cancellable`], [`shield`] |
 //! | `context` | [`ContextVar`]: values that callbacks and tasks inherit |
@@ -84,6 +84,7 @@
 mod async_fd;
 mod await_graph;
 mod blocking_future;
+mod claims;
 mod context;
 mod core;
 mod event_loop;

@@ -96,8 +96,8 @@ impl LoopHandle {
     /// there before is replaced. A regular file is always readable, so `program < file` works.
     ///
     /// # Errors
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if a transport uses the descriptor; what the
-    /// selector says, and then the descriptor has neither reader nor writer any more;
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if a transport or an [`AsyncFd`](crate::AsyncFd) uses the
+    /// descriptor; what the selector says, and then the descriptor has neither reader nor writer any more;
     /// [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed.
     #[track_caller]
     pub fn add_reader(
@@ -162,6 +162,7 @@ impl LoopHandle {
 
     /// Registers a descriptor that has no callback yet.
     fn watch(&self, source: Watched, raw: RawSource) -> io::Result<Rc<Watch>> {
+        self.core.wires.check_unclaimed(raw)?;
         let shell = Rc::new(RefCell::new(None));
         let key = self.insert_source(Box::new(WatchSource(shell.clone()))).map_err(|_| closed())?;
         let registered = self.core.selector.register(source, Interest::NONE, key.to_bits());

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use tulipa_selector::{Event, Events, Slots, Token};
 
+use crate::claims::Claims;
 use crate::core::Core;
 use crate::report::{ErrorContext, Origin};
 use crate::timers::Alarm;
@@ -72,6 +73,7 @@ pub struct Wires {
     spare: Cell<Vec<Token>>,
     spare_unflushed: Cell<Vec<Rc<dyn Flush>>>,
     closed: Cell<bool>,
+    pub(crate) claims: Claims,
 }
 
 impl Wires {

@@ -261,7 +261,9 @@ fn refuse_oneself(socket: &Socket, peer: &Address) -> io::Result<()> {
 
 /// Waits until the protocol of a new connection was told of it. Nobody else has the connection yet, so it
 /// ends with whoever waits.
-async fn made<P: Protocol + 'static>(connection: Connection<P>) -> io::Result<Connection<P>> {
+pub(crate) async fn made<P: Protocol + 'static>(
+    connection: Connection<P>,
+) -> io::Result<Connection<P>> {
     let guard = AbortOnDrop(connection.transport());
     let connection_made = connection.clone().made().await;
     std::mem::forget(guard);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,7 +14,7 @@ use tulipa_loop::{Handle, LoopHandle, SourceUnavailable};
 use crate::driver::Driver;
 use crate::leaf::Leaf;
 use crate::server::ServerState;
-use crate::state::{Phase, Slot, State, closed};
+use crate::state::{NO_KEY, Phase, Slot, State, closed};
 use crate::{Bell, Link, Protocol, Transport};
 
 /// A connection that runs on a loop: its [`Transport`], to which it dereferences, and the way to its protocol, which
@@ -143,6 +144,11 @@ impl Transport {
         WaitFor { transport: self.clone(), what: Moment::Opened, id: None }.await;
     }
 
+    /// Waits until a link takes more of a file that is being sent, all before it having left; or never will.
+    pub(crate) async fn writable_for_file(&self) {
+        WaitFor { transport: self.clone(), what: Moment::Writable, id: None }.await;
+    }
+
     /// Waits until all is written, given to the operating system that is; or can be written no more, as
     /// with [`drained`](Self::drained).
     ///
@@ -161,6 +167,7 @@ enum Moment {
     Drained,
     Flushed,
     Opened,
+    Writable,
 }
 
 impl Moment {
@@ -170,7 +177,8 @@ impl Moment {
             Moment::Made => state.made.get() || state.lost.get(),
             Moment::Lost => state.lost.get(),
             Moment::Drained => settled || state.buffered() <= state.limits().low,
-            Moment::Flushed => settled || state.buffered() == 0,
+            Moment::Flushed => settled || (state.buffered() == 0 && !state.is_held()),
+            Moment::Writable => settled || state.is_writable_for_file(),
             Moment::Opened => state.phase() != Phase::Opening,
         }
     }
@@ -188,7 +196,7 @@ impl Future for WaitFor {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let state = self.transport.state.clone();
-        if matches!(self.what, Moment::Drained | Moment::Flushed) {
+        if matches!(self.what, Moment::Drained | Moment::Flushed | Moment::Writable) {
             // What this task has written need not wait for the end of its step.
             state.flush_if_asked();
         }
@@ -243,7 +251,9 @@ impl<P> fmt::Debug for Connection<P> {
 /// link is [open](Link::open).
 ///
 /// # Errors
-/// [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed; link and protocol are dropped.
+/// [`NotConnected`](io::ErrorKind::NotConnected) if the loop is closed;
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if another transport of the loop uses the descriptor. Link and
+/// protocol are dropped.
 pub fn attach<P: Protocol + 'static>(
     handle: &LoopHandle,
     link: impl Link + 'static,
@@ -260,10 +270,13 @@ pub(crate) fn start<P: Protocol + 'static>(
     protocol: P,
     server: Option<Rc<ServerState>>,
 ) -> io::Result<Connection<P>> {
+    let owned = matches!(link, Slot::Socket(_));
     let transport = Transport { state: Rc::new(State::new(Leaf::of(handle), link)) };
+    claim(&transport.state, owned).inspect_err(|_| transport.state.phase.set(Phase::Ended))?;
     transport.state.server.set(server);
     let driver = Driver::new(transport.clone(), protocol);
     let key = handle.insert_source(Box::new(driver)).map_err(|closed| {
+        transport.state.end_claim();
         transport.state.phase.set(Phase::Ended);
         io::Error::new(io::ErrorKind::NotConnected, closed)
     })?;
@@ -271,4 +284,38 @@ pub(crate) fn start<P: Protocol + 'static>(
     transport.state.set_bell(Bell::of(&transport.state));
     transport.state.mark();
     Ok(Connection { transport, handle: handle.clone(), protocol: PhantomData })
+}
+
+/// Claims the descriptor of a link, if it has one: a socket of ours is nobody else's.
+fn claim(state: &State, owned: bool) -> io::Result<()> {
+    let Some(number) = state.descriptor() else { return Ok(()) };
+    let wires = &state.leaf.wires;
+    if owned {
+        wires.claim_own(number);
+    } else {
+        wires.claim(number)?;
+    }
+    Ok(())
+}
+
+impl State {
+    /// Lets others use the descriptor's number again, which they may have when it is closed.
+    pub(crate) fn end_claim(&self) {
+        if let Some(number) = self.descriptor() {
+            self.leaf.wires.end_claim(number);
+        }
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        self.with_link(|link| link.fd().map(|fd| fd.as_raw_fd())).flatten()
+    }
+}
+
+/// A driver that was dropped without being asked leaves its link to whoever has the transport.
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.key.get() != NO_KEY {
+            self.end_claim();
+        }
+    }
 }

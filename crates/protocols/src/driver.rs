@@ -80,6 +80,7 @@ impl<P: Protocol + 'static> Driver<P> {
             handle.cancel_mark(timer);
         }
         drop(self.registration.take());
+        state.end_claim();
         state.clear_queue();
         let link = state.take_link();
         let successor = state.extras(|extras| extras.successor.take());
@@ -245,6 +246,11 @@ impl<P: Protocol + 'static> Driver<P> {
         let mut unwanted = false;
         match state.phase() {
             Phase::Opening => state.attend(),
+            Phase::Open | Phase::Closing
+                if event.is_readable() && state.input.get() == Input::Watched =>
+            {
+                state.look_for_reader();
+            }
             Phase::Open | Phase::Broken if event.is_readable() => {
                 // Known already, or nobody wants to know: the selector is not to tell it again.
                 unwanted = state.input.get() != Input::Flowing || state.readable.replace(true);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use tulipa_selector::Source;
 
-use crate::{Address, Bell, Link};
+use crate::{Address, Bell, Direction, Link};
 
 /// Bytes in, bytes out, and no input or output of its own: what a TLS engine is to a socket.
 ///
@@ -199,6 +199,10 @@ impl fmt::Debug for Filtered {
 }
 
 impl Link for Filtered {
+    fn direction(&self) -> Direction {
+        self.link.direction()
+    }
+
     fn source(&self) -> Source {
         self.link.source()
     }

@@ -19,10 +19,15 @@ impl State {
     #[inline]
     pub(crate) fn is_readable(&self) -> bool {
         match self.phase.get() {
-            Phase::Open | Phase::Broken => self.readable.get() || self.input.get() == Input::Ended,
+            Phase::Open | Phase::Broken => self.readable.get() || self.has_no_input(),
             Phase::Opening => false,
             Phase::Closing | Phase::Ended => true,
         }
+    }
+
+    /// Whether there is no input any more, or never was.
+    fn has_no_input(&self) -> bool {
+        !matches!(self.input.get(), Input::Flowing | Input::Paused)
     }
 
     /// Whether there is input that no event tells of.
@@ -33,6 +38,10 @@ impl State {
 
     /// Puts bytes before all that is still to be read.
     pub(crate) fn unread(&self, leftover: &[u8]) {
+        if matches!(self.input.get(), Input::Watched | Input::Absent) {
+            // Nothing can have come.
+            return;
+        }
         if !leftover.is_empty() {
             self.with_extras(|extras| {
                 extras.unread.splice(0..0, leftover.iter().copied());
@@ -77,7 +86,7 @@ impl State {
             Phase::Opening => return Err(io::ErrorKind::WouldBlock.into()),
             Phase::Closing | Phase::Ended => return Err(closed("read")),
         }
-        if buffer.is_empty() || self.input.get() == Input::Ended {
+        if buffer.is_empty() || self.has_no_input() {
             return Ok(0);
         }
         if !self.readable.get() {
@@ -157,6 +166,26 @@ impl State {
                 self.fail(error);
                 Err(copy)
             }
+        }
+    }
+
+    /// The source of a link that only writes says that there is input: mostly, that nobody reads any more.
+    pub(crate) fn look_for_reader(&self) {
+        match self.with_link(|link| link.read(&mut [0])) {
+            Some(Ok(0)) => {
+                self.input.set(Input::Absent);
+                let lost = self.buffered() > 0 || self.is_held();
+                let error = || io::Error::new(io::ErrorKind::BrokenPipe, "the reader is gone");
+                self.end(lost.then(error));
+            }
+            Some(Ok(_)) | None => {}
+            Some(Err(error)) => match error.kind() {
+                io::ErrorKind::WouldBlock => {}
+                io::ErrorKind::Unsupported => self.input.set(Input::Absent),
+                _ => {
+                    let _ = self.broken::<()>(error);
+                }
+            },
         }
     }
 

@@ -119,6 +119,7 @@ mod reconnecting;
 mod resolve;
 mod retry;
 mod scan;
+mod send_file;
 mod server;
 mod socket;
 mod state;
@@ -126,6 +127,7 @@ mod sys;
 mod talk;
 mod transport;
 mod unix;
+mod upgrade;
 mod write_queue;
 
 pub use address::Address;
@@ -136,12 +138,13 @@ pub use connection::{Connection, Unavailable, attach};
 pub use detached::{Detached, Probe};
 pub use endpoints::{ClientEndpoint, EndpointError, ServerEndpoint};
 pub use filter::{Filter, FilterState, Filtered};
-pub use link::{Bell, Link, SocketLink};
+pub use link::{Bell, Direction, Link, SocketLink};
 pub use listen::{Listen, create_server, create_unix_server};
 pub use memory::MemoryLink;
 pub use net_ext::NetExt;
 pub use network::{Acceptor, Dialing, Network, set_network};
 pub use output::WriteBufferLimits;
+pub use pipe::{PipeLink, connect_read_pipe, connect_write_pipe};
 pub use pipe::{PipeTo, pipe_to};
 pub use policies::{ConnectionLimits, Deadline, IdleTimeout, Lift, Limited, Throttle, TrafficLog};
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
@@ -155,6 +158,7 @@ pub use resolve::{
     AddrInfo, Endpoint, Family, Hints, Resolved, Resolver, SocketType, SystemResolver, getaddrinfo,
     getnameinfo, set_resolver,
 };
+pub use send_file::SendFileError;
 pub use retry::{Retries, RetryPolicy};
 pub use server::Server;
 pub use sys::take_inherited_fd;

@@ -16,25 +16,36 @@ use crate::state::{Phase, State};
 /// Bytes to and from somewhere, without blocking: a socket, a simulated network, a device. With one, a
 /// program brings a transport of its own, see [`attach`](crate::attach).
 ///
+/// One whose bytes go one way only says so by its [`direction`](Self::direction), as a pipe does.
+///
 /// All of these are called by the transport, one at a time, and must not call the transport back: a link
 /// has none, nor a loop, nor a waker. Where nothing can be done now the answer is
 /// [`WouldBlock`](io::ErrorKind::WouldBlock), and the transport comes back when the [`source`](Self::source)
 /// says so; other errors end the connection. [`Interrupted`](io::ErrorKind::Interrupted) is not expected.
 pub trait Link {
+    /// Which ways the bytes go. It never changes.
+    fn direction(&self) -> Direction {
+        Direction::Both
+    }
+
     /// What is registered with the selector: readiness of it must follow what [`read`](Self::read) and
     /// [`write`](Self::write) would do, except for what [`has_input`](Self::has_input) tells. A link that has
     /// nothing of that kind gives [`Source::none`], and rings its [bell](Self::set_bell).
     fn source(&self) -> Source;
 
-    /// Gives the link the bell of its transport, before anything else is called: for links without a source.
+    /// Gives the link the bell of its transport, before anything else but [`direction`](Self::direction) is called: for links without a source.
     fn set_bell(&mut self, bell: Bell) {
         let _ = bell;
     }
 
     /// Reads into `buffer`, which is not empty. 0 is the end of the input.
     ///
+    /// If the direction is [`Write`](Direction::Write) it is called when the source is readable, to find out whether
+    /// the reader is still there: 0 says that it is gone. Nothing is read.
+    ///
     /// # Errors
-    /// `WouldBlock`, or what ends the connection.
+    /// `WouldBlock`, or what ends the connection. If the direction is `Write`, [`Unsupported`](io::ErrorKind::Unsupported)
+    /// says that it cannot be told, and it is not asked again.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes the pieces, which are not all empty, in their order, or the first part of them, and returns
@@ -84,6 +95,17 @@ pub trait Link {
 
     /// Makes the coming drop tell the peer that the connection was broken off, where there is a way.
     fn reset(&mut self) {}
+
+    /// Sends so many bytes of a file, or fewer, without bringing them into the program. It changes nothing of the
+    /// file, its position included. 0 is the end of the file.
+    ///
+    /// # Errors
+    /// `WouldBlock`; [`Unsupported`](io::ErrorKind::Unsupported) where there is no such way, or not for this
+    /// file; what makes writing impossible.
+    fn send_file(&mut self, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
+        let _ = (file, offset, count);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The address of the peer.
     fn peer_addr(&self) -> Option<Address> {
@@ -135,6 +157,19 @@ impl Bell {
             state.read_again();
         }
     }
+}
+
+/// Which ways the bytes of a [`Link`] go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Both: a socket.
+    Both,
+    /// Only to the program: the reading end of a pipe. Nothing can be written, and the end of the input is the end
+    /// of the connection.
+    Read,
+    /// Only from the program: the writing end of a pipe. There is no input and no end of it; the end of the
+    /// output is the end of the connection, and so is that of its reader.
+    Write,
 }
 
 /// A stream socket, TCP or Unix, as a [`Link`]: what a [`Filtered`](crate::Filtered) link is made of.
@@ -193,9 +228,9 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::R
 /// No signal for a peer that is gone. Platforms without the flag have `SO_NOSIGPIPE`, set when the socket
 /// is made.
 #[cfg(not(any(target_os = "macos", target_os = "ios")))]
-const SEND: SendFlags = SendFlags::NOSIGNAL;
+pub(crate) const SEND: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(any(target_os = "macos", target_os = "ios"))]
-const SEND: SendFlags = SendFlags::empty();
+pub(crate) const SEND: SendFlags = SendFlags::empty();
 
 impl Link for SocketLink {
     fn source(&self) -> Source {
@@ -224,6 +259,10 @@ impl Link for SocketLink {
     fn reset(&mut self) {
         // A platform that refuses closes it the usual way.
         let _ = socket2::SockRef::from(&*self.fd).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn send_file(&mut self, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
+        crate::send_file::native(self.fd.as_fd(), file, offset, count)
     }
 
     fn peer_addr(&self) -> Option<Address> {

@@ -67,7 +67,7 @@ impl State {
         if matches!(self.phase.get(), Phase::Ended | Phase::Broken) {
             return 0;
         }
-        self.queued.get() + self.held_back()
+        self.queued.get() + self.behind() + self.held_back()
     }
 
     pub(crate) fn held_back(&self) -> usize {
@@ -86,9 +86,14 @@ impl State {
         if self.buffered() > self.limits().high { Flow::Full } else { Flow::Ready }
     }
 
-    fn accepts_writes(&self) -> bool {
+    /// Whether nothing has to leave before what is written next.
+    fn may_write_now(&self) -> bool {
+        self.phase.get() == Phase::Open && !self.has_output() && !self.is_held()
+    }
+
+    pub(crate) fn accepts_writes(&self) -> bool {
         matches!(self.phase.get(), Phase::Opening | Phase::Open)
-            && self.output.get() == Output::Flowing
+            && matches!(self.output.get(), Output::Flowing | Output::Held)
     }
 
     /// The same as [`write`](Self::write), shorter for what is written most: a small piece on a plain connection,
@@ -122,7 +127,7 @@ impl State {
             return self.flow();
         }
         let (mut written, mut newer) = (0, None);
-        if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
+        if total >= LARGE && self.may_write_now() {
             match self.write_now(pieces, total) {
                 Some(count) => written = count,
                 None => return Flow::Closed,
@@ -151,7 +156,7 @@ impl State {
         // What is copied is discarded, which the long way of flushing sees to.
         self.plain.set(false);
         let (total, mut newer) = (data.len(), None);
-        if total >= LARGE && self.phase.get() == Phase::Open && !self.has_output() {
+        if total >= LARGE && self.may_write_now() {
             let Some(count) = self.write_now(&[IoSlice::new(&data)], total) else {
                 self.discard(data);
                 return Flow::Closed;
@@ -186,6 +191,9 @@ impl State {
     /// The one way into the queue. Gives its size.
     #[inline]
     fn append(&self, put: impl FnOnce(&mut WriteQueue, &Leaf)) -> usize {
+        if self.is_held() {
+            return self.append_behind(put);
+        }
         let mut queue = self.queue.take().unwrap_or_else(|| self.leaf.take_queue());
         put(&mut queue, &self.leaf);
         let size = queue.size();
@@ -352,7 +360,7 @@ impl State {
         // A driver that is being called looks at the interest itself.
         let unwatched = !self.dispatching.get() && self.is_interest_due();
         let discarded = self.leaf.has_discarded();
-        let awaited = before > 0 && self.awaited.get();
+        let awaited = (before > 0 || self.is_held()) && self.awaited.get();
         if told || (left && !self.blocked.get()) || unwatched || discarded || awaited {
             self.attend();
         }
@@ -420,6 +428,7 @@ impl State {
             Phase::Open => {
                 self.phase.set(Phase::Broken);
                 self.error.set(Some(error));
+                self.fail_hold();
                 if self.input.get() == Input::Flowing {
                     self.readable.set(true);
                 }
@@ -436,11 +445,12 @@ impl State {
         if let Some(queue) = self.queue.take() {
             self.leaf.give_queue(queue);
         }
+        self.clear_hold();
     }
 
     pub(crate) fn write_eof(&self) {
         if self.accepts_writes() {
-            self.output.set(Output::Ending);
+            self.output.set(if self.is_held() { Output::HeldEnding } else { Output::Ending });
             self.attend();
         }
     }

@@ -24,10 +24,14 @@
 //! | `Flowing` | what comes is read | `Paused` by `pause_reading`; `Ended` when 0 bytes were read |
 //! | `Paused` | nothing is read unasked | `Flowing` by `resume_reading` |
 //! | `Ended` | the peer has ended its side | |
+//! | `Watched` | there is none, as the bytes go the other way; that there is says that the reader is gone | `Absent` when it does not say so |
+//! | `Absent` | there is none | |
 //!
 //! | output | what is true | next |
 //! |---|---|---|
-//! | `Flowing` | writes are accepted | `Ending` by `write_eof` |
+//! | `Flowing` | writes are accepted | `Ending` by `write_eof`; `Held` while a file is sent |
+//! | `Held` | a file is sent, and writes are accepted behind it | `Flowing` when it is; `HeldEnding` by `write_eof` |
+//! | `HeldEnding` | a file is sent, and no writes are accepted | `Ending` when it is |
 //! | `Ending` | they are not; the end follows what is queued | `Ended` |
 //! | `Ended` | the peer has been told | |
 
@@ -43,14 +47,17 @@ use std::time::Duration;
 use tulipa_selector::{Interest, Token};
 
 use crate::driver::Successor;
-use crate::filter::{Filter, Filtered};
 use crate::leaf::Leaf;
 use crate::link::SocketLink;
 use crate::output::{LIMITS, WriteBufferLimits};
 use crate::policies::Gauge;
+use crate::send_file::Hold;
 use crate::server::ServerState;
 use crate::write_queue::WriteQueue;
-use crate::{Address, Bell, Link};
+use crate::{Address, Bell, Direction, Link};
+
+/// The key of a state that no loop has.
+pub(crate) const NO_KEY: Token = Token::from_bits(u64::MAX);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -66,11 +73,15 @@ pub(crate) enum Input {
     Flowing,
     Paused,
     Ended,
+    Watched,
+    Absent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     Flowing,
+    Held,
+    HeldEnding,
     Ending,
     Ended,
 }
@@ -155,6 +166,8 @@ pub(crate) struct Extras {
     pub(crate) cap: Option<usize>,
     /// Who waits for the beginning, the end, or room.
     pub(crate) waiters: Waiters,
+    /// What is written while a file is being sent.
+    pub(crate) hold: Option<Box<Hold>>,
     /// Why the connection never came to be, for whoever asked for it.
     pub(crate) failed: Option<io::Error>,
 }
@@ -170,7 +183,7 @@ impl Extras {
     fn is_empty(&self) -> bool {
         let addresses = self.peer.is_some() || self.local.is_some();
         let waiting = !self.waiters.wakers.is_empty() || self.failed.is_some();
-        !addresses && !waiting && self.gauge.is_none() && self.is_plain()
+        !addresses && !waiting && self.gauge.is_none() && self.hold.is_none() && self.is_plain()
     }
 
     /// Whether none of it has to be looked at when the program reads or writes.
@@ -214,16 +227,22 @@ impl Waiters {
 impl State {
     pub(crate) fn new(leaf: Rc<Leaf>, link: Slot) -> State {
         let phase = if matches!(link, Slot::Socket(_)) { Phase::Open } else { Phase::Opening };
+        let direction = match &link {
+            Slot::Any(link) => link.direction(),
+            _ => Direction::Both,
+        };
+        // What does not go in one direction is as if it had ended in order.
+        let (reads, writes) = (direction != Direction::Write, direction != Direction::Read);
         State {
             leaf,
-            key: Cell::new(Token::from_bits(u64::MAX)),
+            key: Cell::new(NO_KEY),
             link: RefCell::new(link),
             queue: Cell::default(),
             queued: Cell::new(0),
             error: Cell::default(),
             phase: Cell::new(phase),
-            input: Cell::new(Input::Flowing),
-            output: Cell::new(Output::Flowing),
+            input: Cell::new(if reads { Input::Flowing } else { Input::Watched }),
+            output: Cell::new(if writes { Output::Flowing } else { Output::Ended }),
             opened: Cell::new(phase == Phase::Open),
             made: Cell::new(false),
             lost: Cell::new(false),
@@ -406,6 +425,7 @@ impl State {
         let known = self.error.take();
         // A later error counts only if there was none, as when a protocol aborts and then fails.
         self.error.set(known.or(error));
+        self.fail_hold();
         if before != Phase::Ended {
             self.attend();
         }
@@ -437,7 +457,8 @@ impl State {
             phase => {
                 let known = self.readable.get();
                 read = phase != Phase::Closing && self.input.get() == Input::Flowing && !known;
-                write = phase != Phase::Broken && self.has_output();
+                read |= phase != Phase::Broken && self.input.get() == Input::Watched;
+                write = phase != Phase::Broken && (self.has_output() || self.is_file_blocked());
             }
         }
         if (read || write) && !self.is_socket() {
@@ -483,7 +504,7 @@ impl State {
     }
 
     fn finish_output(&self) {
-        if self.queued.get() > 0 {
+        if self.queued.get() > 0 || self.is_held() {
             return;
         }
         match self.phase.get() {
@@ -503,7 +524,8 @@ impl State {
 
     /// Ends the connection if both sides have ended, which the protocol knows of its peer's.
     pub(crate) fn end_if_both_have(&self) {
-        let both = self.input.get() == Input::Ended && self.output.get() == Output::Ended;
+        let no_input = !matches!(self.input.get(), Input::Flowing | Input::Paused);
+        let both = no_input && self.output.get() == Output::Ended;
         if both && self.phase.get() == Phase::Open && self.held_back() == 0 {
             self.end(None);
         }
@@ -530,47 +552,6 @@ impl State {
             Some(_) => self.end(None),
             None => {}
         }
-    }
-
-    /// Puts a filter in front of the link.
-    pub(crate) fn upgrade(&self, filter: Box<dyn Filter>, leftover: &[u8]) -> io::Result<()> {
-        if self.phase.get() != Phase::Open || self.output.get() != Output::Flowing {
-            return Err(closed("upgrade"));
-        }
-        if self.extras(|extras| mem::take(&mut extras.kept)) && leftover.is_empty() {
-            let error = "cannot upgrade: the protocol keeps bytes that came in clear, and they are not left over";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
-        }
-        let slot = mem::replace(&mut *self.link.borrow_mut(), Slot::Out);
-        let link: Box<dyn Link> = match slot {
-            Slot::Socket(socket) => Box::new(socket),
-            Slot::Any(link) => link,
-            other => {
-                self.link.replace(other);
-                let error = "cannot upgrade: the connection's link is at work";
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, error));
-            }
-        };
-        // What was written in clear goes out in clear, before anything of the filter's.
-        let mut queued = Vec::new();
-        self.queued.set(0);
-        if let Some(queue) = self.queue.take() {
-            queue.copy_to(&mut queued);
-            self.leaf.give_queue(queue);
-        }
-        let mut early = Vec::from(leftover);
-        self.extras(|extras| early.append(&mut extras.unread));
-        if self.input.get() == Input::Ended && !early.is_empty() {
-            // The link says again that it has ended.
-            self.input.set(Input::Flowing);
-        }
-        self.link.replace(Slot::Any(Box::new(Filtered::with(link, filter, queued, early))));
-        self.phase.set(Phase::Opening);
-        self.opened.set(self.made.get());
-        self.blocked.set(false);
-        self.readable.set(false);
-        self.attend();
-        Ok(())
     }
 
     /// The link's and the program's word on something by name.

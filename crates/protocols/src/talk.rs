@@ -75,7 +75,9 @@ pub(crate) enum Settled {
 
 impl<P: Protocol> Talk<P> {
     pub(crate) fn new(transport: Transport, protocol: P) -> Talk<P> {
-        Talk { transport, protocol, told: Told::default() }
+        // There is no input whose end could be told.
+        let eof = transport.state.input.get() == Input::Watched;
+        Talk { transport, protocol, told: Told { eof, ..Told::default() } }
     }
 
     /// Calls the protocol, and ends the connection if that fails. What it wrote leaves afterwards.

@@ -49,6 +49,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `open`, `duplex` | [`open_connection`], [`start_server`] and their kin; [`open_link`], [`duplex()`] |
+//! | `stdio` | [`stdin`], [`stdout`], [`stderr`] |
 //! | `reader`, `lines` | [`StreamReader`], [`Lines`] |
 //! | `writer`, `poll_write` | [`StreamWriter`], and writing by poll functions |
 //! | `protocol`, `shared` | [`StreamProtocol`], the protocol under the streams, and what they share |
@@ -79,6 +80,7 @@ mod protocol;
 mod read_write;
 mod reader;
 mod shared;
+mod stdio;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 mod writer;
@@ -97,6 +99,7 @@ pub use open::{
 pub use protocol::StreamProtocol;
 pub use read_write::ReadWrite;
 pub use reader::StreamReader;
+pub use stdio::{stderr, stdin, stdout};
 pub use writer::StreamWriter;
 
 /// The README's example is a test.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::ops::RangeBounds;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -128,6 +130,24 @@ impl StreamWriter {
         self.halves.transport.flushed().await;
         self.meet_the_end().await;
         self.shared.failure().map_or(Ok(()), Err)
+    }
+
+    /// Sends a part of a file, or all of it with `..`, behind what was written before, and returns how many bytes
+    /// that was. What is written meanwhile waits behind the file. All else is as with [`Transport::sendfile`]. Stands
+    /// for `loop.sendfile`.
+    ///
+    /// # Errors
+    /// As there; why the connection had failed before.
+    ///
+    /// # Cancel safety
+    /// As there: the file is cut off where it was.
+    pub async fn sendfile(
+        &self,
+        file: &impl AsFd,
+        range: impl RangeBounds<u64>,
+    ) -> io::Result<u64> {
+        self.check()?;
+        self.halves.transport.sendfile(file, range).await
     }
 
     /// Ends our side when everything is written; reading goes on. Stands for `write_eof`.

@@ -240,6 +240,10 @@ struct GaugedLink {
 }
 
 impl Link for GaugedLink {
+    fn direction(&self) -> crate::Direction {
+        self.inner.direction()
+    }
+
     fn source(&self) -> Source {
         self.inner.source()
     }
