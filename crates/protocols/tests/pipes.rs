@@ -449,7 +449,7 @@ fn every_method_in_every_callback_of_a_pipe() {
                         transport.write(&[7; 3000]);
                     }
                 }
-                Ok(if count.get() % 2 == 0 { AfterEof::Close } else { AfterEof::KeepOpen })
+                Ok(if count.get().is_multiple_of(2) { AfterEof::Close } else { AfterEof::KeepOpen })
             }
         };
         let near = records[0].reacting(react(count.clone()));
