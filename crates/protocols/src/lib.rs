@@ -112,6 +112,7 @@ mod network;
 mod options;
 mod output;
 mod pipe;
+mod pipe_link;
 mod policies;
 mod protocol;
 mod receivers;
@@ -144,8 +145,8 @@ pub use memory::MemoryLink;
 pub use net_ext::NetExt;
 pub use network::{Acceptor, Dialing, Network, set_network};
 pub use output::WriteBufferLimits;
-pub use pipe::{PipeLink, connect_read_pipe, connect_write_pipe};
 pub use pipe::{PipeTo, pipe_to};
+pub use pipe_link::{PipeLink, connect_read_pipe, connect_write_pipe};
 pub use policies::{ConnectionLimits, Deadline, IdleTimeout, Lift, Limited, Throttle, TrafficLog};
 pub use protocol::{AfterEof, Buffered, BufferedProtocol, Protocol};
 pub use receivers::{
@@ -158,8 +159,8 @@ pub use resolve::{
     AddrInfo, Endpoint, Family, Hints, Resolved, Resolver, SocketType, SystemResolver, getaddrinfo,
     getnameinfo, set_resolver,
 };
-pub use send_file::SendFileError;
 pub use retry::{Retries, RetryPolicy};
+pub use send_file::SendFileError;
 pub use server::Server;
 pub use sys::take_inherited_fd;
 pub use transport::{Flow, Transport};
