@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cores;
+use crate::in_process;
 use crate::load::{Load, Talk, Until};
 use crate::plan::Plan;
 use crate::process::{self, Server};
@@ -17,6 +18,10 @@ use crate::servers::{self, BARE, BUFFERED, Mode, PROTOCOL, Peer, STREAMS, Start}
 /// Messages of each connection in the shorter and in the longer run.
 const FEW: u64 = 10;
 const MANY: u64 = 210;
+
+/// How often an operation is done in the shorter and in the longer run.
+const FEW_TIMES: u64 = 2_000;
+const MANY_TIMES: u64 = 22_000;
 
 const INSTRUCTIONS: &str = "instructions in user space for an echo of 64 bytes, 100 connections";
 const LINES: &str =
@@ -50,6 +55,7 @@ pub fn run(plan: &Plan, report: &mut Report) {
             }
             report.table(&table);
         }
+        operations(plan, report);
     }
     if !process::has("strace") {
         report.remark("skipped: system calls, as there is no strace");
@@ -68,6 +74,37 @@ pub fn run(plan: &Plan, report: &mut Report) {
         }
         report.table(&table);
     }
+}
+
+/// The instructions of the operations of one process.
+fn operations(plan: &Plan, report: &mut Report) {
+    for (title, cases) in in_process::countable() {
+        let title_here = format!("instructions in user space: {title}");
+        if !plan.wants(&title_here) {
+            continue;
+        }
+        let mut table = Table::new(title_here, Unit::Count, &[cases.baseline()]);
+        for case in cases.names() {
+            let counted = repeated(title, case, FEW_TIMES)
+                .and_then(|few| Ok(repeated(title, case, MANY_TIMES)?.saturating_sub(few)));
+            match counted {
+                Ok(count) => {
+                    let each = count as f64 / (MANY_TIMES - FEW_TIMES) as f64;
+                    table.push(Row::new(case, vec![each]));
+                }
+                Err(error) => report.remark(format!("{case}: {error}")),
+            }
+        }
+        report.table(&table);
+    }
+}
+
+fn repeated(title: &str, case: &str, times: u64) -> io::Result<u64> {
+    let file = temporary("callgrind-operation");
+    let out = format!("--callgrind-out-file={}", file.display());
+    let mut command = process::this_program(&["valgrind", "-q", "--tool=callgrind", &out])?;
+    command.args(["--repeat", title, case, &times.to_string()]).status()?;
+    counted_by_callgrind(&file)
 }
 
 /// Runs a server for so many messages of each connection, and counts something.
@@ -107,10 +144,15 @@ fn under_load(
     Ok(())
 }
 
-fn file_for(peer: &Peer, what: &str) -> PathBuf {
-    let name =
-        format!("tulipa-benches-{}-{what}-{}", std::process::id(), peer.name.replace(' ', "-"));
-    std::env::temp_dir().join(name)
+fn temporary(what: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("tulipa-benches-{}-{what}", std::process::id()))
+}
+
+fn counted_by_callgrind(file: &Path) -> io::Result<u64> {
+    let text = fs::read_to_string(file)?;
+    fs::remove_file(file)?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals:")?.trim().parse().ok());
+    total.ok_or_else(|| io::Error::other("callgrind has counted nothing"))
 }
 
 fn instructions(
@@ -120,14 +162,11 @@ fn instructions(
     messages: u64,
     lines: usize,
 ) -> io::Result<u64> {
-    let file = file_for(peer, "callgrind");
+    let file = temporary("callgrind");
     let out = format!("--callgrind-out-file={}", file.display());
     let wrapper = ["valgrind", "-q", "--tool=callgrind", &out];
     under_load(peer, mode, &wrapper, connections, messages, lines)?;
-    let text = fs::read_to_string(&file)?;
-    fs::remove_file(&file)?;
-    let total = text.lines().find_map(|line| line.strip_prefix("totals:")?.trim().parse().ok());
-    total.ok_or_else(|| io::Error::other("callgrind has counted nothing"))
+    counted_by_callgrind(&file)
 }
 
 fn system_calls(
@@ -137,7 +176,7 @@ fn system_calls(
     messages: u64,
     lines: usize,
 ) -> io::Result<u64> {
-    let file = file_for(peer, "strace");
+    let file = temporary("strace");
     let out = file.display().to_string();
     let wrapper = ["strace", "-f", "-q", "-c", "-U", "calls,name", "-o", &out];
     under_load(peer, mode, &wrapper, connections, messages, lines)?;

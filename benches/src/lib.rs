@@ -38,6 +38,7 @@ pub fn main() {
     match Command::from_args() {
         Command::Serve { server, mode } => servers::serve(&server, mode),
         Command::Hold { kind, count } => memory::hold(&kind, count),
+        Command::Repeat { title, case, times } => in_process::repeat(&title, &case, times),
         Command::Counts(plan) => {
             let mut report = Report::new(&plan);
             counts::run(&plan, &mut report);

@@ -64,6 +64,24 @@ impl<'a> Cases<'a> {
         self
     }
 
+    /// The names of the cases.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.cases.iter().map(|case| case.name)
+    }
+
+    /// The name of the case that ratios are to.
+    #[must_use]
+    pub fn baseline(&self) -> &'static str {
+        self.baseline
+    }
+
+    /// Does one case's operation so often, and nothing else.
+    pub fn repeat(&mut self, name: &str, times: u64) {
+        for case in self.cases.iter_mut().filter(|case| case.name == name) {
+            (case.run)(times);
+        }
+    }
+
     /// Runs and prints the table.
     pub fn run(mut self, plan: &Plan, report: &mut Report) {
         let (rounds, per_case) = plan.operations();

@@ -30,6 +30,15 @@ pub enum Command {
         /// What it serves.
         mode: Mode,
     },
+    /// Do an operation of one process so often: what valgrind counts.
+    Repeat {
+        /// The table.
+        title: String,
+        /// Its row.
+        case: String,
+        /// How often.
+        times: u64,
+    },
     /// Say how much memory so many idle things take: see [`memory`](crate::memory).
     Hold {
         /// Whose, and what.
@@ -72,6 +81,11 @@ impl Command {
                     let (server, mode) = (value(), value());
                     let mode = Mode::named(&mode).unwrap_or_else(|| usage("no such mode"));
                     return Command::Serve { server, mode };
+                }
+                "--repeat" => {
+                    let (title, case, times) = (value(), value(), value());
+                    let times = times.parse().unwrap_or_else(|_| usage("how often?"));
+                    return Command::Repeat { title, case, times };
                 }
                 "--hold" => {
                     let (kind, count) = (value(), value());

@@ -52,6 +52,27 @@ const TABLES: &[(&str, Make)] = &[
     ("executor round trip", threads::executor),
 ];
 
+/// Those of one thread, whose instructions can be counted: what other threads do depends on chance.
+pub fn countable() -> impl Iterator<Item = (&'static str, Cases<'static>)> {
+    let counted = TABLES.iter().filter(|(title, _)| !TIMED_ONLY.contains(title));
+    counted.map(|(title, make)| (*title, make(title)))
+}
+
+/// Does one operation so often, and nothing else.
+pub fn repeat(title: &str, case: &str, times: u64) {
+    for (_, make) in TABLES.iter().filter(|(known, _)| *known == title) {
+        make("").repeat(case, times);
+    }
+}
+
+/// Tables whose operations wait for a clock or for another thread.
+const TIMED_ONLY: [&str; 4] = [
+    "lateness of a sleep of 1 ms",
+    "calls from another thread",
+    "question from another core, and answer",
+    "executor round trip",
+];
+
 /// Runs what the plan wants.
 pub fn run(plan: &Plan, report: &mut Report) {
     for (title, make) in TABLES.iter().filter(|(title, _)| plan.wants(title)) {
