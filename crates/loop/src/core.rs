@@ -25,7 +25,7 @@ use crate::readers::Readers;
 use crate::remote::{RemoteCall, Shared};
 use crate::report::{ErrorContext, ExceptionHandler, Failure, Origin, panic_message};
 use crate::source::{SourceSlot, Wires};
-use crate::task::{TaskRunnable, Tasks};
+use crate::task::{Key, TaskRunnable, Tasks};
 use crate::timers::Timers;
 
 /// A closure that runs once, and where it comes from.
@@ -156,8 +156,8 @@ impl ReadyQueue {
     }
 
     /// Takes out the steps of the tasks that `wanted` picks, in their order.
-    pub(crate) fn take_tasks(&mut self, wanted: impl Fn(Token) -> bool) -> Vec<TaskRunnable> {
-        let picks = |entry: &Ready| matches!(entry, Ready::Task(task) if wanted(task.metadata().0));
+    pub(crate) fn take_tasks(&mut self, wanted: impl Fn(Key) -> bool) -> Vec<TaskRunnable> {
+        let picks = |entry: &Ready| matches!(entry, Ready::Task(task) if wanted(*task.metadata()));
         let picked = self.entries.iter_mut().filter(|entry| picks(entry));
         let picked = picked.map(|entry| mem::replace(entry, Ready::Cancelled));
         let task = |entry| if let Ready::Task(task) = entry { Some(task) } else { None };

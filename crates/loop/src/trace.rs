@@ -96,7 +96,8 @@ impl Core {
         if !is_on() {
             return None;
         }
-        let span = self.tasks.borrow().span(task.0)?;
+        let tasks = self.tasks.borrow();
+        let span = tasks.span(tasks.key_of(*task))?;
         span.id().map(|id| id.into_u64())
     }
 }

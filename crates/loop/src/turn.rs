@@ -23,7 +23,8 @@ const LONGEST_SKIP: Duration = Duration::from_millis(1);
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     skipped: u32,
-    last_select: Option<Instant>,
+    /// Until when looks may be skipped, if there was something to skip for at the last one.
+    skip_until: Option<Instant>,
 }
 
 impl Core {
@@ -48,14 +49,14 @@ impl LoopHandle {
 
         // 2 to 4: events.
         let timeout = self.timeout(limit);
-        let selected = if timeout == Timeout::Immediate && self.may_skip(run) {
-            Ok(())
-        } else {
-            self.look_for_events(run, timeout)
+        let skipped = if timeout == Timeout::Immediate { self.may_skip(run) } else { None };
+        let (now, selected) = match skipped {
+            Some(now) => (Some(now), Ok(())),
+            None => self.look_for_events(run, timeout),
         };
 
         // 5: timers that are due.
-        self.fire_timers();
+        self.fire_timers(now);
 
         // 6: what was ready at this point, and no more.
         core.receive();
@@ -90,21 +91,28 @@ impl LoopHandle {
         Timeout::At(limit.map_or(timer, |limit| limit.min(timer)))
     }
 
-    /// Whether this turn can do without a look at the operating system.
-    fn may_skip(&self, run: &mut Run) -> bool {
+    /// Whether this turn can do without a look at the operating system; if so, the time, which is that of
+    /// the turn's timers as well.
+    fn may_skip(&self, run: &mut Run) -> Option<Instant> {
         let at_work = !self.core.ready.borrow().is_empty();
         if !at_work || self.core.stopping.get() || run.skipped >= MOST_SKIPPED_SELECTS {
-            return false;
+            return None;
         }
-        let Some(last) = run.last_select else { return false };
-        if self.time().saturating_duration_since(last) >= LONGEST_SKIP {
-            return false;
+        let until = run.skip_until?;
+        let now = self.time();
+        if now >= until {
+            return None;
         }
         run.skipped += 1;
-        true
+        Some(now)
     }
 
-    fn look_for_events(&self, run: &mut Run, timeout: Timeout) -> io::Result<()> {
+    /// Looks, and tells the sources. Gives the time too where it had to be read.
+    fn look_for_events(
+        &self,
+        run: &mut Run,
+        timeout: Timeout,
+    ) -> (Option<Instant>, io::Result<()>) {
         let core = &self.core;
         let watched = core.is_watched();
         let started = watched.then(|| {
@@ -127,8 +135,9 @@ impl LoopHandle {
         core.events.set(events);
         run.skipped = 0;
         // Only a loop that has something to skip for needs to know when it looked last.
-        run.last_select = (!core.ready.borrow().is_empty()).then(|| self.time());
-        selected
+        let now = (!core.ready.borrow().is_empty()).then(|| self.time());
+        run.skip_until = now.and_then(|now| now.checked_add(LONGEST_SKIP));
+        (now, selected)
     }
 
     /// Waits, having looked without waiting for as long as [`busy_poll`](crate::Builder::busy_poll)
@@ -156,11 +165,12 @@ impl LoopHandle {
         }
     }
 
-    /// Fires what is due by one reading of the clock. What is set meanwhile waits for the next turn.
-    fn fire_timers(&self) {
+    /// Fires what is due by one reading of the clock, that of this turn if there was one since the wait. What is
+    /// set meanwhile waits for the next turn.
+    fn fire_timers(&self, now: Option<Instant>) {
         let core = &self.core;
         let Some(next) = core.timers.borrow().next() else { return };
-        let now = self.time();
+        let now = now.unwrap_or_else(|| self.time());
         if next > now {
             return;
         }

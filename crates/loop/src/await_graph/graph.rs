@@ -168,9 +168,9 @@ impl Core {
 
     /// The tasks whose next step is in the ready queue.
     fn ready_tasks(&self) -> BTreeSet<u64> {
-        let ready = self.ready.borrow();
+        let (ready, table) = (self.ready.borrow(), self.tasks.borrow());
         let tasks = ready.iter().filter_map(|entry| match entry {
-            Ready::Task(task) => Some(task.metadata().0.to_bits()),
+            Ready::Task(task) => Some(table.key_of(*task.metadata()).to_bits()),
             _ => None,
         });
         tasks.collect()

@@ -143,7 +143,7 @@ impl LoopHandle {
         let shared = self.core.shared.clone();
         let body = Body::new(self.clone(), future);
         let (runnable, raw) = async_task::Builder::new()
-            .metadata(Key(key))
+            .metadata(Key::of(key))
             .spawn_local(|_| body, move |runnable| shared.schedule_task(runnable));
         let task = Task::new(TaskRef::spawned(self.clone(), key, id), raw);
         let eager = start == Start::Now && self.is_running();

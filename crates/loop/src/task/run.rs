@@ -115,7 +115,7 @@ impl LoopHandle {
     /// One step of a task.
     pub(crate) fn run_task(&self, task: TaskRunnable) {
         let core = &self.core;
-        let key = task.metadata().0;
+        let key = core.tasks.borrow().key_of(*task.metadata());
         // A step may run inside of another: of a task that is begun eagerly, by a destructor for example.
         let outer = core.current_task.replace(Some(key));
         let outer_ended = core.task_ended.replace(false);
@@ -243,7 +243,7 @@ impl LoopHandle {
 impl Core {
     fn take_doomed(&self) -> Vec<TaskRunnable> {
         let tasks = self.tasks.borrow();
-        self.ready.borrow_mut().take_tasks(|key| tasks.is_doomed(key))
+        self.ready.borrow_mut().take_tasks(|key| tasks.is_doomed(tasks.key_of(key)))
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use tracing::Span;
 use tulipa_selector::{Slots, Token};
 
-use super::TaskStatus;
+use super::{Key, NO_TASK, TaskStatus};
 use crate::await_graph::{Head, On, RawNode, Shared, WaitId, Waiter, Waits};
 use crate::{Context, LoopHandle};
 
@@ -176,6 +176,12 @@ impl Tasks {
         self.spawned += 1;
         self.pending += 1;
         Some((key, self.spawned))
+    }
+
+    /// The key of a task that can be run.
+    #[inline]
+    pub(crate) fn key_of(&self, key: Key) -> Token {
+        self.entries.key_at(key.0 as usize).unwrap_or(NO_TASK)
     }
 
     pub(crate) fn id(&self, key: Token) -> Option<u64> {
