@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::child::{Call, WAITS, begin, count, end, traced};
 use common::os::{Epoll, Polling};
-use common::{Kind, World};
+use common::{Kind, SelectorKind, World};
 use tulipa_selector::{Interest, Timeout};
 
 const TURNS: usize = 100;

@@ -10,13 +10,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{behaviours, notices};
 use tulipa_selector::{
     Events, Hold, Interest, Readiness, Registration, Selector, Source, Timeout, VirtualCall,
     VirtualHandle, VirtualId, VirtualSelector,
 };
 
-behaviours_of_every_selector!(contract for crate::common::Virtual);
+tulipa_testing::selector_tests!(contract for crate::common::Virtual);
 
 const READABLE: Interest = Interest::READABLE;
 const SECOND: Duration = Duration::from_secs(1);

@@ -54,6 +54,7 @@
 //! | `simulation` | [`Simulation`], [`Sim`], [`Sabotage`]: a program with many seeds |
 //! | `random`, `trace` | [`Random`] numbers of a seed; the [`Trace`] of what happened |
 //! | `transport` | [`check_transport`], [`Record`], [`Checked`], [`MemoryLink`], [`ToyRecords`] |
+//! | `selector` | [`check_selector`], [`selector_tests!`] |
 //! | `stream` | [`check_stream`]: what streams of any library have to do |
 //! | `mock`, `scripted`, `test_selector` | [`AsyncMock`]; [`ScriptedSocket`]; [`TestSelector`] |
 //! | `chaos` | [`chaos_proxy`]: a bad network for real sockets |
@@ -70,6 +71,7 @@ mod network;
 mod random;
 #[cfg(unix)]
 mod scripted;
+mod selector;
 #[cfg(unix)]
 mod simulation;
 mod stage;
@@ -93,6 +95,7 @@ pub use network::{
 pub use random::Random;
 #[cfg(unix)]
 pub use scripted::ScriptedSocket;
+pub use selector::{Seen, SelectorKind, SelectorWorld, Wire, assert_not_early, check_selector};
 #[cfg(unix)]
 pub use simulation::{DEFAULT_SEEDS, Sabotage, Sim, Simulation, Summary, simulate};
 pub use stream::{
@@ -114,4 +117,9 @@ pub use virtual_loop::VirtualLoop;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::{Clock, TestRunner};
+
+    /// The checks, for `selector_tests`.
+    pub mod selector {
+        pub use crate::selector::{behaviours, notices};
+    }
 }

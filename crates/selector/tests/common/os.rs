@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
 use tulipa_selector::{DefaultSelector, EpollSelector, PollingSelector};
 
-use super::{Kind, World};
+use super::{Kind, SelectorKind, World};
 
 /// Whether `polling` uses epoll in this build.
 pub const POLLING_IS_EPOLL: bool = cfg!(not(polling_test_poll_backend));
@@ -23,7 +24,9 @@ pub struct Default;
 impl Kind for Epoll {
     const NAME: &'static str = "epoll";
     const EPOLL: bool = true;
+}
 
+impl SelectorKind for Epoll {
     fn world() -> World {
         World::new(EpollSelector::new().expect("epoll works"))
     }
@@ -32,6 +35,9 @@ impl Kind for Epoll {
 impl Kind for Polling {
     const NAME: &'static str = "polling";
     const EPOLL: bool = POLLING_IS_EPOLL;
+}
+
+impl SelectorKind for Polling {
     const BOUNDED: bool = POLLING_IS_EPOLL;
 
     fn world() -> World {
@@ -42,6 +48,9 @@ impl Kind for Polling {
 impl Kind for PollingOneshot {
     const NAME: &'static str = "polling_oneshot";
     const EPOLL: bool = POLLING_IS_EPOLL;
+}
+
+impl SelectorKind for PollingOneshot {
     const BOUNDED: bool = POLLING_IS_EPOLL;
 
     fn world() -> World {
@@ -52,7 +61,9 @@ impl Kind for PollingOneshot {
 impl Kind for Default {
     const NAME: &'static str = "default";
     const EPOLL: bool = true;
+}
 
+impl SelectorKind for Default {
     fn world() -> World {
         World::new(DefaultSelector::new().expect("one of the two works"))
     }
@@ -68,6 +79,15 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
         stream.set_nodelay(true).expect("no delay");
     }
     (client, server)
+}
+
+/// A pair of connected Unix sockets, of which the first is to be registered.
+pub fn unix_pair() -> (Rc<UnixStream>, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    for stream in [&ours, &theirs] {
+        stream.set_nonblocking(true).expect("a non-blocking socket");
+    }
+    (Rc::new(ours), theirs)
 }
 
 /// Ends a connection with a reset.

@@ -11,7 +11,7 @@ use tulipa_selector::{Interest, SelectorError, Source, Timeout, VirtualId};
 
 use crate::common::child::{alone, name_of, traced};
 use crate::common::os::{Careless, close_behind_its_back, eventfd, open_descriptors};
-use crate::common::{Kind, Wire, World, assert_not_early};
+use crate::common::{Kind, World, assert_not_early};
 
 const READABLE: Interest = Interest::READABLE;
 
@@ -165,7 +165,7 @@ pub(crate) fn b02_a_closed_source_with_a_live_duplicate_goes_quiet<K: Kind>() {
     alone(&name_of::<K>("b02_a_closed_source_with_a_live_duplicate_goes_quiet"), || {
         let mut world = K::world();
         for interest in [READABLE, Interest::WRITABLE] {
-            let Wire::Real { ours, theirs } = Wire::real() else { unreachable!() };
+            let (ours, theirs) = crate::common::os::unix_pair();
             let duplicate = ours.try_clone().unwrap();
             let careless = Careless::new(Rc::into_inner(ours).unwrap());
             let raw = careless.raw();

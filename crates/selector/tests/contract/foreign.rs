@@ -83,14 +83,14 @@ pub(crate) fn a_selector_can_be_watched_by_another_one<K: Kind>() {
     for _ in 0..10 {
         assert!(outer.who().is_empty());
         wire.send();
-        assert_eq!(outer.next().data, 1);
+        assert_eq!(outer.next_seen().data, 1);
         assert_eq!(inner.who(), [2]);
         wire.receive();
         assert!(inner.who().is_empty());
 
         let notifier = inner.selector.notifier();
         let thread = std::thread::spawn(move || notifier.notify());
-        assert_eq!(outer.next().data, 1);
+        assert_eq!(outer.next_seen().data, 1);
         thread.join().unwrap().unwrap();
         inner.select(Timeout::After(Duration::ZERO)).unwrap();
         assert!(inner.events.is_notified());

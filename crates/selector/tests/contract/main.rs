@@ -8,7 +8,7 @@
 //! | `default` | `DefaultSelector` |
 //!
 //! `RUSTFLAGS="--cfg polling_test_poll_backend"` makes the two in the middle use `poll(2)`. What
-//! needs no operating system is in `common/behaviours.rs` and `common/notices.rs`, and is tested on
+//! needs no operating system is in `tulipa_testing::check_selector`, and is tested on
 //! `VirtualSelector` by `virtual_selector.rs`.
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -22,12 +22,10 @@ mod ownership;
 mod readiness;
 mod waiting;
 
-use common::{behaviours, notices};
-
-behaviours_of_every_selector!(epoll for crate::common::os::Epoll);
-behaviours_of_every_selector!(polling for crate::common::os::Polling);
-behaviours_of_every_selector!(polling_oneshot for crate::common::os::PollingOneshot);
-behaviours_of_every_selector!(default for crate::common::os::Default);
+tulipa_testing::selector_tests!(epoll for crate::common::os::Epoll);
+tulipa_testing::selector_tests!(polling for crate::common::os::Polling);
+tulipa_testing::selector_tests!(polling_oneshot for crate::common::os::PollingOneshot);
+tulipa_testing::selector_tests!(default for crate::common::os::Default);
 
 /// The behaviours that need an operating system, as tests.
 macro_rules! behaviours_of_real_selectors {

@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use tulipa_selector::{Interest, Source, Timeout};
 
 use crate::common::os::{eventfd, fill, pipe, read_all, reset, tcp_pair};
-use crate::common::{Kind, Seen, Wire, assert_not_early};
+use crate::common::{Kind, Seen, assert_not_early};
 
 const READABLE: Interest = Interest::READABLE;
 const WRITABLE: Interest = Interest::WRITABLE;
@@ -23,7 +23,7 @@ fn both() -> Interest {
 
 pub(crate) fn an_end_of_file_is_readable_and_no_hangup_while_we_can_write<K: Kind>() {
     let mut world = K::world();
-    let Wire::Real { ours, theirs } = Wire::real() else { unreachable!() };
+    let (ours, theirs) = crate::common::os::unix_pair();
     let _registration = world.selector.register(ours.clone().into(), both(), 1).unwrap();
     theirs.shutdown(Shutdown::Write).unwrap();
     let seen = world.look();
@@ -56,7 +56,7 @@ pub(crate) fn a_reset_wakes_every_interested_side_with_an_error<K: Kind>() {
         let _registration = world.selector.register(ours.clone().into(), interest, 1).unwrap();
         assert!(world.who().is_empty());
         reset(theirs);
-        let seen = world.next();
+        let seen = world.next_seen();
         assert_eq!((seen.ready, seen.hangup, seen.error), (interest, true, true));
         assert_eq!(read_all(&*ours).1, Err(Errno::CONNRESET), "the next operation says which");
     }
@@ -73,7 +73,7 @@ pub(crate) fn b07_a_reset_without_interest_costs_no_wakeup<K: Kind>() {
     assert_not_early(world.selector.now(), deadline);
     assert_eq!(world.events.len(), 0);
     registration.set_interest(WRITABLE).unwrap();
-    assert!(world.next().error, "it is kept for whoever resumes");
+    assert!(world.next_seen().error, "it is kept for whoever resumes");
 }
 
 pub(crate) fn b09_data_before_a_reset_can_still_be_read<K: Kind>() {
@@ -82,7 +82,7 @@ pub(crate) fn b09_data_before_a_reset_can_still_be_read<K: Kind>() {
     let ours = Rc::new(ours);
     let registration = world.selector.register(ours.clone().into(), READABLE, 1).unwrap();
     theirs.write_all(b"hello").unwrap();
-    world.next();
+    world.next_seen();
     registration.set_interest(Interest::NONE).unwrap();
     reset(theirs);
     registration.set_interest(READABLE).unwrap();
@@ -100,7 +100,7 @@ pub(crate) fn a_pipe_whose_reader_is_gone_wakes_the_writer<K: Kind>() {
     assert!(world.who().is_empty());
     drop(reader);
     // Not at once: a child that another test is just starting has it open until it executes.
-    let seen = world.next();
+    let seen = world.next_seen();
     assert_eq!(seen.ready, WRITABLE);
     assert!(seen.error);
     assert_eq!(rustix::io::write(&writer, b"!"), Err(Errno::PIPE));
@@ -126,7 +126,7 @@ pub(crate) fn b08_a_pipe_is_reported_until_its_end_is_read<K: Kind>() {
 
 pub(crate) fn a_full_socket_is_writable_again_once_the_peer_reads<K: Kind>() {
     let mut world = K::world();
-    let Wire::Real { ours, theirs } = Wire::real() else { unreachable!() };
+    let (ours, theirs) = crate::common::os::unix_pair();
     let _registration = world.selector.register(ours.clone().into(), WRITABLE, 1).unwrap();
     for _ in 0..10 {
         assert_eq!(world.who(), [1]);
@@ -146,7 +146,7 @@ pub(crate) fn a_listener_is_readable_until_all_are_accepted<K: Kind>() {
     assert!(world.who().is_empty());
     let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
     for _ in 0..3 {
-        assert_eq!(world.next().ready, READABLE);
+        assert_eq!(world.next_seen().ready, READABLE);
         listener.accept().unwrap();
     }
     assert!(world.who().is_empty());
@@ -167,7 +167,7 @@ pub(crate) fn a_refused_connection_is_writable_with_an_error<K: Kind>() {
     assert_eq!(connect(&socket, &address), Err(Errno::INPROGRESS));
     let socket = Rc::new(socket);
     let _registration = world.selector.register(socket.clone().into(), WRITABLE, 1).unwrap();
-    let seen = world.next();
+    let seen = world.next_seen();
     assert_eq!((seen.ready, seen.error), (WRITABLE, true));
     assert_eq!(sockopt::socket_error(&socket), Ok(Err(Errno::CONNREFUSED)));
 }
@@ -217,7 +217,7 @@ pub(crate) fn urgent_data_does_not_look_like_data_to_those_who_did_not_ask<K: Ki
         assert!(world.seen().is_empty(), "a read would find nothing");
     }
     theirs.write_all(b"data").unwrap();
-    assert_eq!(world.next().ready, READABLE);
+    assert_eq!(world.next_seen().ready, READABLE);
     assert_eq!(read_all(&*ours).0, 4);
 }
 

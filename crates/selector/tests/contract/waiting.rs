@@ -7,7 +7,7 @@ use tulipa_selector::{Events, Interest, Source, Timeout};
 
 use crate::common::child::{WAITS, begin, end, name_of, traced};
 use crate::common::os::eventfd;
-use crate::common::{Kind, Wire, assert_not_early};
+use crate::common::{Kind, assert_not_early};
 
 const READABLE: Interest = Interest::READABLE;
 
@@ -53,7 +53,7 @@ fn wait_under_interruptions<K: Kind>() {
         }
         assert_not_early(world.selector.now(), deadline);
         wire.send();
-        world.next();
+        world.next_seen();
         wire.receive();
         world.selector.notifier().notify().unwrap();
         world.select(Timeout::Never).unwrap();
@@ -65,7 +65,7 @@ fn wait_under_interruptions<K: Kind>() {
 pub(crate) fn a_wait_ends_when_another_thread_makes_a_source_ready<K: Kind>() {
     let mut world = K::world();
     for _ in 0..50 {
-        let Wire::Real { ours, theirs } = Wire::real() else { unreachable!() };
+        let (ours, theirs) = crate::common::os::unix_pair();
         let _registration = world.selector.register(ours.into(), READABLE, 1).unwrap();
         let thread = std::thread::spawn(move || {
             std::io::Write::write_all(&mut &theirs, b"!").unwrap();

@@ -55,7 +55,7 @@ impl<W, R> fmt::Debug for StreamCheck<W, R> {
 }
 
 /// Says which check it was if the check panics.
-struct Named(&'static str);
+pub(crate) struct Named(pub(crate) &'static str);
 
 impl Drop for Named {
     #[expect(clippy::print_stderr, reason = "it belongs to the message of the panic")]

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tulipa_selector::{Interest, Timeout};
 
-use super::{Kind, assert_not_early};
+use super::{SelectorKind, assert_not_early};
 
-pub fn a_call_before_the_wait_ends_it<K: Kind>() {
+pub fn a_call_before_the_wait_ends_it<K: SelectorKind>() {
     let mut world = K::world();
     assert!(!world.events.is_notified());
     for timeout in [Timeout::Never, Timeout::Immediate, Timeout::After(Duration::MAX)] {
@@ -22,7 +22,7 @@ pub fn a_call_before_the_wait_ends_it<K: Kind>() {
     }
 }
 
-pub fn calls_are_coalesced<K: Kind>() {
+pub fn calls_are_coalesced<K: SelectorKind>() {
     let mut world = K::world();
     let notifier = world.selector.notifier();
     for notifier in [&notifier, &notifier.clone(), &world.selector.notifier()] {
@@ -38,7 +38,7 @@ pub fn calls_are_coalesced<K: Kind>() {
     assert_not_early(world.selector.now(), deadline);
 }
 
-pub fn a_call_from_another_thread_ends_a_blocked_wait<K: Kind>() {
+pub fn a_call_from_another_thread_ends_a_blocked_wait<K: SelectorKind>() {
     let mut world = K::world();
     for _ in 0..if cfg!(miri) { 5 } else { 50 } {
         let _hold = world.hold();
@@ -49,7 +49,7 @@ pub fn a_call_from_another_thread_ends_a_blocked_wait<K: Kind>() {
     }
 }
 
-pub fn calls_of_many_threads_all_arrive<K: Kind>() {
+pub fn calls_of_many_threads_all_arrive<K: SelectorKind>() {
     const THREADS: usize = 8;
     const CALLS: usize = if cfg!(miri) { 10 } else { 500 };
     let mut world = K::world();
@@ -76,7 +76,7 @@ pub fn calls_of_many_threads_all_arrive<K: Kind>() {
     assert!(waits <= THREADS * CALLS, "each call ends at most one wait");
 }
 
-pub fn a_call_and_events_come_together<K: Kind>() {
+pub fn a_call_and_events_come_together<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     let _registration = world.register(&wire, Interest::READABLE, 1);
@@ -87,7 +87,7 @@ pub fn a_call_and_events_come_together<K: Kind>() {
     assert_eq!(world.seen()[0].data, 1, "a call hides no readiness");
 }
 
-pub fn b39_a_call_after_close_or_drop_is_an_error<K: Kind>() {
+pub fn b39_a_call_after_close_or_drop_is_an_error<K: SelectorKind>() {
     let world = K::world();
     let notifier = world.selector.notifier();
     notifier.notify().unwrap();
@@ -104,7 +104,7 @@ pub fn b39_a_call_after_close_or_drop_is_an_error<K: Kind>() {
     assert_eq!(notifier.notify().unwrap_err().kind(), ErrorKind::NotConnected);
 }
 
-pub fn a_call_ends_the_longest_wait_there_is<K: Kind>() {
+pub fn a_call_ends_the_longest_wait_there_is<K: SelectorKind>() {
     let mut world = K::world();
     for timeout in [Timeout::Never, Timeout::After(Duration::MAX), Timeout::from(None::<Duration>)]
     {
@@ -119,7 +119,7 @@ pub fn a_call_ends_the_longest_wait_there_is<K: Kind>() {
     }
 }
 
-pub fn no_timeout_and_a_past_deadline_do_not_wait<K: Kind>() {
+pub fn no_timeout_and_a_past_deadline_do_not_wait<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     let _registration = world.register(&wire, Interest::READABLE, 1);
@@ -138,7 +138,7 @@ pub fn no_timeout_and_a_past_deadline_do_not_wait<K: Kind>() {
     }
 }
 
-pub fn b25_a_timeout_below_a_millisecond_is_not_early_and_not_busy<K: Kind>() {
+pub fn b25_a_timeout_below_a_millisecond_is_not_early_and_not_busy<K: SelectorKind>() {
     let mut world = K::world();
     for microseconds in [1, 400, 999, 1_001, 1_400] {
         let deadline = world.selector.now() + Duration::from_micros(microseconds);
@@ -153,7 +153,7 @@ pub fn b25_a_timeout_below_a_millisecond_is_not_early_and_not_busy<K: Kind>() {
     world.select(Duration::from_nanos(1)).unwrap();
 }
 
-pub fn a_deadline_is_never_early_and_nothing_is_reported<K: Kind>() {
+pub fn a_deadline_is_never_early_and_nothing_is_reported<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     let _registration = world.register(&wire, Interest::READABLE, 1);
@@ -166,7 +166,7 @@ pub fn a_deadline_is_never_early_and_nothing_is_reported<K: Kind>() {
     }
 }
 
-pub fn the_clock_never_goes_back<K: Kind>() {
+pub fn the_clock_never_goes_back<K: SelectorKind>() {
     let mut world = K::world();
     let mut before = world.selector.now();
     for _ in 0..100 {

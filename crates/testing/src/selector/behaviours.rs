@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use tulipa_selector::{DEFAULT_EVENTS, Events, Interest, Timeout, Token};
 
-use super::{Kind, Seen};
+use super::{Seen, SelectorKind};
 
 const READABLE: Interest = Interest::READABLE;
 const WRITABLE: Interest = Interest::WRITABLE;
@@ -18,7 +18,7 @@ fn plain(data: u64, ready: Interest) -> Seen {
     Seen { data, ready, hangup: false, error: false }
 }
 
-pub fn a_ready_source_is_reported_with_its_data_and_its_token<K: Kind>() {
+pub fn a_ready_source_is_reported_with_its_data_and_its_token<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     let registration = world.register(&wire, READABLE, u64::MAX);
@@ -31,7 +31,7 @@ pub fn a_ready_source_is_reported_with_its_data_and_its_token<K: Kind>() {
     assert_eq!((&world.events).into_iter().count(), 1);
 }
 
-pub fn every_interest_can_be_registered_and_read_back<K: Kind>() {
+pub fn every_interest_can_be_registered_and_read_back<K: SelectorKind>() {
     let mut world = K::world();
     for interest in [Interest::NONE, READABLE, WRITABLE, both()] {
         let wire = world.wire();
@@ -43,7 +43,7 @@ pub fn every_interest_can_be_registered_and_read_back<K: Kind>() {
     }
 }
 
-pub fn no_interest_reports_nothing_and_stays_registered<K: Kind>() {
+pub fn no_interest_reports_nothing_and_stays_registered<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -55,7 +55,7 @@ pub fn no_interest_reports_nothing_and_stays_registered<K: Kind>() {
     assert_eq!(world.look(), [plain(3, READABLE)]);
 }
 
-pub fn a_source_is_reported_until_it_is_served<K: Kind>() {
+pub fn a_source_is_reported_until_it_is_served<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     let _registration = world.register(&wire, READABLE, 1);
@@ -69,7 +69,7 @@ pub fn a_source_is_reported_until_it_is_served<K: Kind>() {
     assert_eq!(world.who(), [1]);
 }
 
-pub fn registering_twice_is_an_error_and_changes_nothing<K: Kind>() {
+pub fn registering_twice_is_an_error_and_changes_nothing<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -83,7 +83,7 @@ pub fn registering_twice_is_an_error_and_changes_nothing<K: Kind>() {
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "without interest too");
 }
 
-pub fn a_deregistered_source_can_be_registered_again_under_another_token<K: Kind>() {
+pub fn a_deregistered_source_can_be_registered_again_under_another_token<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -98,7 +98,7 @@ pub fn a_deregistered_source_can_be_registered_again_under_another_token<K: Kind
     }
 }
 
-pub fn deregistering_gives_the_source_back<K: Kind>() {
+pub fn deregistering_gives_the_source_back<K: SelectorKind>() {
     let world = K::world();
     let wire = world.wire();
     let registration = world.register(&wire, READABLE, 1);
@@ -110,7 +110,7 @@ pub fn deregistering_gives_the_source_back<K: Kind>() {
     assert!(world.selector.keys().is_empty());
 }
 
-pub fn dropping_a_registration_ends_the_watch<K: Kind>() {
+pub fn dropping_a_registration_ends_the_watch<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -122,7 +122,7 @@ pub fn dropping_a_registration_ends_the_watch<K: Kind>() {
     assert!(world.selector.keys().is_empty());
 }
 
-pub fn a_changed_interest_changes_what_is_reported<K: Kind>() {
+pub fn a_changed_interest_changes_what_is_reported<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -135,7 +135,7 @@ pub fn a_changed_interest_changes_what_is_reported<K: Kind>() {
     }
 }
 
-pub fn the_same_interest_again_changes_nothing<K: Kind>() {
+pub fn the_same_interest_again_changes_nothing<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -146,7 +146,7 @@ pub fn the_same_interest_again_changes_nothing<K: Kind>() {
     assert_eq!(world.who(), [1]);
 }
 
-pub fn changed_data_is_reported_at_once<K: Kind>() {
+pub fn changed_data_is_reported_at_once<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -158,7 +158,7 @@ pub fn changed_data_is_reported_at_once<K: Kind>() {
     assert_eq!(registration.key().unwrap().data, 2);
 }
 
-pub fn keys_tell_what_is_registered<K: Kind>() {
+pub fn keys_tell_what_is_registered<K: SelectorKind>() {
     let world = K::world();
     let wires: Vec<_> = (0..5).map(|_| world.wire()).collect();
     let mut registrations: Vec<_> =
@@ -181,7 +181,7 @@ pub fn keys_tell_what_is_registered<K: Kind>() {
     assert!(world.selector.get_key(Token::new(u32::MAX, u32::MAX)).is_none());
 }
 
-pub fn indices_are_dense_and_tokens_are_never_used_again<K: Kind>() {
+pub fn indices_are_dense_and_tokens_are_never_used_again<K: SelectorKind>() {
     let world = K::world();
     let wires: Vec<_> = (0..8).map(|_| world.wire()).collect();
     let mut seen = HashSet::new();
@@ -200,7 +200,7 @@ pub fn indices_are_dense_and_tokens_are_never_used_again<K: Kind>() {
     }
 }
 
-pub fn after_close_everything_is_an_error<K: Kind>() {
+pub fn after_close_everything_is_an_error<K: SelectorKind>() {
     let mut world = K::world();
     let (wire, other) = (world.wire(), world.wire());
     wire.send();
@@ -234,7 +234,7 @@ pub fn after_close_everything_is_an_error<K: Kind>() {
     assert!(now <= world.selector.now(), "the clock goes on");
 }
 
-pub fn closing_twice_does_nothing<K: Kind>() {
+pub fn closing_twice_does_nothing<K: SelectorKind>() {
     let world = K::world();
     let wire = world.wire();
     let _registration = world.register(&wire, READABLE, 1);
@@ -243,7 +243,7 @@ pub fn closing_twice_does_nothing<K: Kind>() {
     assert!(world.selector.is_closed());
 }
 
-pub fn registrations_and_events_outlive_their_selector<K: Kind>() {
+pub fn registrations_and_events_outlive_their_selector<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
@@ -258,7 +258,7 @@ pub fn registrations_and_events_outlive_their_selector<K: Kind>() {
     assert_eq!(registration.set_interest(READABLE).unwrap_err().kind(), ErrorKind::NotConnected);
 }
 
-pub fn selectors_on_one_thread_are_independent<K: Kind>() {
+pub fn selectors_on_one_thread_are_independent<K: SelectorKind>() {
     let (mut one, mut two) = (K::world(), K::world());
     let (first, second) = (one.wire(), two.wire());
     let _first = one.register(&first, READABLE, 1);
@@ -276,7 +276,7 @@ pub fn selectors_on_one_thread_are_independent<K: Kind>() {
     assert_eq!(second_registration.interest(), READABLE);
 }
 
-pub fn one_batch_may_be_used_with_several_selectors<K: Kind>() {
+pub fn one_batch_may_be_used_with_several_selectors<K: SelectorKind>() {
     let (one, two) = (K::world(), K::world());
     let (first, second) = (one.wire(), two.wire());
     first.send();
@@ -293,7 +293,9 @@ pub fn one_batch_may_be_used_with_several_selectors<K: Kind>() {
     assert!(events.is_empty() && events.iter().next().is_none());
 }
 
-pub fn b05_no_event_surfaces_after_deregistration_not_even_from_the_batch_at_hand<K: Kind>() {
+pub fn b05_no_event_surfaces_after_deregistration_not_even_from_the_batch_at_hand<
+    K: SelectorKind,
+>() {
     let mut world = K::world();
     let wires: Vec<_> = (0..4).map(|_| world.wire()).collect();
     wires.iter().for_each(|wire| wire.send());
@@ -318,7 +320,7 @@ pub fn b05_no_event_surfaces_after_deregistration_not_even_from_the_batch_at_han
     assert_eq!(world.who(), served);
 }
 
-pub fn b06_a_later_user_of_an_index_gets_no_event_of_the_earlier_one<K: Kind>() {
+pub fn b06_a_later_user_of_an_index_gets_no_event_of_the_earlier_one<K: SelectorKind>() {
     let mut world = K::world();
     let (wire, quiet) = (world.wire(), world.wire());
     wire.send();
@@ -334,7 +336,7 @@ pub fn b06_a_later_user_of_an_index_gets_no_event_of_the_earlier_one<K: Kind>() 
     assert_eq!(world.look(), [plain(2, WRITABLE)]);
 }
 
-pub fn an_interest_taken_back_in_the_middle_of_a_batch_is_masked<K: Kind>() {
+pub fn an_interest_taken_back_in_the_middle_of_a_batch_is_masked<K: SelectorKind>() {
     let mut world = K::world();
     let wires: Vec<_> = (0..3).map(|_| world.wire()).collect();
     wires.iter().for_each(|wire| wire.send());
@@ -349,7 +351,7 @@ pub fn an_interest_taken_back_in_the_middle_of_a_batch_is_masked<K: Kind>() {
     assert!(least <= 2 && most == Some(3));
 }
 
-pub fn a_hangup_wakes_every_interested_side<K: Kind>() {
+pub fn a_hangup_wakes_every_interested_side<K: SelectorKind>() {
     for interest in [READABLE, WRITABLE, both()] {
         let mut world = K::world();
         let wire = world.wire();
@@ -362,7 +364,7 @@ pub fn a_hangup_wakes_every_interested_side<K: Kind>() {
     }
 }
 
-pub fn b07_a_hangup_without_interest_costs_no_wakeup<K: Kind>() {
+pub fn b07_a_hangup_without_interest_costs_no_wakeup<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     let registration = world.register(&wire, READABLE, 1);
@@ -374,10 +376,10 @@ pub fn b07_a_hangup_without_interest_costs_no_wakeup<K: Kind>() {
     super::assert_not_early(world.selector.now(), deadline);
     assert_eq!(world.events.len(), 0);
     registration.set_interest(READABLE).unwrap();
-    assert!(world.next().hangup, "it is told once somebody asks");
+    assert!(world.next_seen().hangup, "it is told once somebody asks");
 }
 
-pub fn a_wait_replaces_the_batch_of_the_one_before<K: Kind>() {
+pub fn a_wait_replaces_the_batch_of_the_one_before<K: SelectorKind>() {
     let mut world = K::world();
     let wires: Vec<_> = (0..3).map(|_| world.wire()).collect();
     wires.iter().for_each(|wire| wire.send());
@@ -392,7 +394,7 @@ pub fn a_wait_replaces_the_batch_of_the_one_before<K: Kind>() {
     assert!(world.who().is_empty() && world.events.is_empty());
 }
 
-pub fn a_batch_is_no_larger_than_its_capacity<K: Kind>() {
+pub fn a_batch_is_no_larger_than_its_capacity<K: SelectorKind>() {
     assert_eq!(Events::new().capacity(), DEFAULT_EVENTS);
     assert_eq!(Events::with_capacity(0).capacity(), 1);
     if !K::BOUNDED {
@@ -411,7 +413,7 @@ pub fn a_batch_is_no_larger_than_its_capacity<K: Kind>() {
     }
 }
 
-pub fn more_ready_than_fit_starve_nobody<K: Kind>() {
+pub fn more_ready_than_fit_starve_nobody<K: SelectorKind>() {
     const SOURCES: usize = 30;
     const ROUNDS: usize = if cfg!(miri) { 4 } else { 100 };
     let mut world = K::world();
@@ -436,7 +438,7 @@ pub fn more_ready_than_fit_starve_nobody<K: Kind>() {
     }
 }
 
-pub fn debug_output_names_what_it_is<K: Kind>() {
+pub fn debug_output_names_what_it_is<K: SelectorKind>() {
     let mut world = K::world();
     let wire = world.wire();
     wire.send();
