@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use common::World;
 use common::os::{Epoll, Polling, PollingOneshot, eventfd, fill, pipe, read_all};
-use common::{Kind, Seen, SelectorKind};
+use common::{Kind, Seen};
 use proptest::prelude::*;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 use tulipa_selector::{Interest, Registration, Source, Timeout};

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use common::child::{alone, begin, end, traced};
 use common::os::{Default, Epoll, Polling, PollingOneshot, eventfd, open_descriptors};
-use common::{Kind, SelectorKind, World};
+use common::{SelectorKind, World};
 use proptest::prelude::*;
 use rustix::io::Errno;
 use tulipa_selector::{

@@ -14,6 +14,9 @@ use std::time::Duration;
 use tulipa_selector::VirtualSelector;
 pub use tulipa_testing::{Seen, SelectorKind, SelectorWorld as World, Wire, assert_not_early};
 
+/// How long something may take that should take no time. No test passes because of it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A selector under test.
 pub trait Kind: SelectorKind {
     /// The module in which its tests are.
