@@ -57,7 +57,8 @@
 //! |---|---|
 //! | `event_loop` | [`EventLoop`], the owner: making, running, closing; [`Builder`], [`RunError`] |
 //! | `runner` | [`run()`] and [`Runner`]: a program from its main future to the end of its last task |
-//! | `program` | what `#[tulipa::main]` calls |
+//! | `program` | what `#[tulipa::main]` calls; [`react`] |
+//! | `deferred`, `looping_call` | [`Deferred`], [`LoopingCall`]: callbacks in Twisted's way |
 //! | `handle` | [`LoopHandle`], what callbacks use; [`Handle`], [`TimerHandle`] |
 //! | `turn` | one turn of the loop, step by step |
 //! | `core`, `timers`, `source`, `claims` | the state: the ready queue, the timer queue, the sources of events, whose descriptors they are |
@@ -87,6 +88,7 @@ mod blocking_future;
 mod claims;
 mod context;
 mod core;
+mod deferred;
 mod event_loop;
 mod executor;
 mod exit_stack;
@@ -99,6 +101,7 @@ mod instrument;
 mod interval;
 mod job;
 mod loop_bound;
+mod looping_call;
 mod main_future;
 mod program;
 mod readers;
@@ -130,6 +133,9 @@ pub use await_graph::{
 };
 pub use blocking_future::BlockingFuture;
 pub use context::{Context, ContextScope, ContextToken, ContextVar, copy_context};
+pub use deferred::{
+    Deferred, DeferredError, DeferredFuture, DeferredResult, MaybeDeferred, Trigger,
+};
 pub use event_loop::{Builder, EventLoop, RunError};
 pub use executor::{
     DEFAULT_QUEUE, Executor, ExecutorError, ExecutorJob, Job, JobError, JobHandle, Map, Stragglers,
@@ -144,6 +150,8 @@ pub use handle::{Handle, LoopHandle, TimerHandle};
 pub use instrument::{Instrument, Statistics};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
 pub use loop_bound::LoopBound;
+pub use looping_call::LoopingCall;
+pub use program::react;
 pub use remote::{LoopClosed, Remote, RemoteError, RemoteHandle};
 pub use report::{ErrorContext, ExceptionHandler, Failure, Origin};
 pub use runner::{EXECUTOR_SHUTDOWN, Runner, run};

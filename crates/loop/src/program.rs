@@ -48,6 +48,32 @@ impl Program {
     }
 }
 
+/// Runs a program as [`run`](crate::run()) does and makes an exit status of its end: for a main function that is not
+/// asynchronous itself. What `main` returns may be a future or a [`Deferred`](crate::Deferred). Stands for Twisted's
+/// `task.react`.
+///
+/// ```
+/// use std::process::ExitCode;
+/// use tulipa_loop::{Deferred, react};
+///
+/// fn main() -> ExitCode {
+///     react(|| Deferred::<(), String>::succeed(()))
+/// }
+/// ```
+///
+/// An error is said on the standard error and is the status 1; Ctrl-C is 130.
+///
+/// # Panics
+/// With the panic of the program, when everything has ended.
+#[track_caller]
+pub fn react<F>(main: impl FnOnce() -> F + 'static) -> ExitCode
+where
+    F: IntoFuture + 'static,
+    F::Output: Termination,
+{
+    Program::new().run(async move { main().await }).report()
+}
+
 impl<T: Termination> Termination for Exit<T> {
     fn report(self) -> ExitCode {
         match self.0 {
