@@ -39,6 +39,7 @@ use tulipa_selector::{Readiness, Source, VirtualHandle, VirtualId};
 /// # Ok::<(), io::Error>(())
 /// ```
 #[derive(Clone)]
+#[doc(alias = "SocketMock")]
 pub struct ScriptedSocket {
     state: Rc<State>,
 }

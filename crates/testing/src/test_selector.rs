@@ -102,7 +102,8 @@ fn readiness(event: &Event) -> Readiness {
 }
 
 impl Mocks {
-    /// A new source, which is ready for nothing.
+    /// A new source, which is ready for nothing. Stands for asynctest's `FileMock`.
+    #[doc(alias = "FileMock")]
     pub fn new_source(&self) -> VirtualId {
         let created = *self.table.created.borrow() + 1;
         self.table.created.replace(created);
