@@ -9,11 +9,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tulipa_loop::{LoopHandle, Wires};
 
+use crate::datagram::Spares;
 use crate::write_queue::{CHUNK, WriteQueue};
 
 /// The size of the buffer that all connections of a loop read into, one after the other: what asyncio
 /// reads at most in one go. Larger ones bring nothing, as sockets do not hold more.
-const READ_BUFFER: usize = 256 * 1024;
+pub(crate) const READ_BUFFER: usize = 256 * 1024;
 
 /// How many spare chunks and spare queues a loop keeps: as many connections can be writing at one time
 /// without an allocation, for at most 1 MiB of chunks.
@@ -40,6 +41,8 @@ pub(crate) struct Leaf {
     /// Buffers of the program's, whose destructors are its code.
     discarded: RefCell<Vec<Bytes>>,
     has_discarded: Cell<bool>,
+    /// Queues of datagrams.
+    pub(crate) datagrams: Spares,
     /// How many extras connections have ever had.
     extras: Cell<u64>,
 }
@@ -127,5 +130,32 @@ impl Leaf {
     pub(crate) fn take_discarded(&self) -> Vec<Bytes> {
         self.has_discarded.set(false);
         mem::take(&mut *self.discarded.borrow_mut())
+    }
+}
+
+/// The loop's read buffer, on loan: given back also if whoever uses it panics.
+pub(crate) struct Lent<'a> {
+    leaf: &'a Leaf,
+    buffer: Option<ReadBuffer>,
+}
+
+impl<'a> Lent<'a> {
+    #[inline]
+    pub(crate) fn of(leaf: &'a Leaf) -> Lent<'a> {
+        Lent { leaf, buffer: Some(leaf.take_read_buffer()) }
+    }
+
+    #[inline]
+    pub(crate) fn buffer(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer[..])
+    }
+}
+
+impl Drop for Lent<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.leaf.give_read_buffer(buffer);
+        }
     }
 }

@@ -76,6 +76,7 @@
 //! | `write_queue`, `leaf` | what waits to be written; the buffers that connections share |
 //! | `link`, `filter` | [`Link`], [`SocketLink`], [`Filter`], [`Filtered`]: where bytes go, and what changes them |
 //! | `connect`, `listen`, `listener`, `server` | [`create_connection`], [`create_server`], their builders, [`Server`] |
+//! | `datagram` | [`create_datagram_endpoint`], [`Datagrams`], [`DatagramProtocol`], [`DatagramTransport`]: endpoints of datagrams |
 //! | `net_ext` | [`NetExt`]: the same as methods of a loop's handle |
 //! | `network` | [`Network`], [`Acceptor`]: other networks than the operating system's |
 //! | `resolve`, `address` | [`getaddrinfo`], [`Resolver`]; [`Address`], [`Endpoint`] |
@@ -97,6 +98,7 @@
 mod address;
 mod connect;
 mod connection;
+mod datagram;
 mod detached;
 mod driver;
 mod endpoints;
@@ -136,6 +138,10 @@ pub use connect::{
     Connect, ConnectError, connect_accepted_socket, create_connection, create_unix_connection,
 };
 pub use connection::{Connection, Unavailable, attach};
+pub use datagram::{
+    Datagram, DatagramEndpoint, DatagramError, DatagramLink, DatagramProtocol, DatagramTransport,
+    Datagrams, Destination, Received, create_datagram_endpoint,
+};
 pub use detached::{Detached, Probe};
 pub use endpoints::{ClientEndpoint, EndpointError, ServerEndpoint};
 pub use filter::{Filter, FilterState, Filtered};

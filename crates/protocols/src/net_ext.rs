@@ -9,7 +9,10 @@ use tulipa_loop::LoopHandle;
 
 use crate::connect::adopt_on;
 use crate::resolve::{getaddrinfo_on, getnameinfo_on};
-use crate::{AddrInfo, Connect, Connection, Endpoint, Hints, Listen, Protocol, Server};
+use crate::{
+    AddrInfo, Connect, Connection, DatagramEndpoint, DatagramProtocol, Datagrams, Endpoint, Hints,
+    Listen, Protocol, Server,
+};
 
 /// asyncio's methods of the loop, for those who have its handle: in a callback, say, from which a task is
 /// spawned. Each is the free function of the same name, on the loop of the handle instead of the
@@ -70,6 +73,17 @@ pub trait NetExt {
         factory: F,
     ) -> impl Future<Output = io::Result<Server>> + use<Self, P, F, E>;
 
+    /// As [`create_datagram_endpoint`](crate::create_datagram_endpoint).
+    fn create_datagram_endpoint<
+        P: DatagramProtocol + 'static,
+        F: FnOnce() -> P,
+        E: Into<Endpoint>,
+    >(
+        &self,
+        local_addr: E,
+        factory: F,
+    ) -> impl Future<Output = io::Result<DatagramEndpoint<P>>> + use<Self, P, F, E>;
+
     /// As [`getaddrinfo`](crate::getaddrinfo).
     fn getaddrinfo(
         &self,
@@ -124,6 +138,18 @@ impl NetExt for LoopHandle {
         factory: F,
     ) -> impl Future<Output = io::Result<Server>> + use<P, F, E> {
         Listen::on_unix(path).serve_on(self.clone(), factory)
+    }
+
+    fn create_datagram_endpoint<
+        P: DatagramProtocol + 'static,
+        F: FnOnce() -> P,
+        E: Into<Endpoint>,
+    >(
+        &self,
+        local_addr: E,
+        factory: F,
+    ) -> impl Future<Output = io::Result<DatagramEndpoint<P>>> + use<P, F, E> {
+        Datagrams::at(local_addr).open_on(self.clone(), factory)
     }
 
     fn getaddrinfo(

@@ -15,7 +15,7 @@ use tulipa_selector::Source;
 use crate::link::SocketLink;
 use crate::socket::accept;
 use crate::state::Slot;
-use crate::{Address, Link};
+use crate::{Address, DatagramLink, Link};
 
 /// The future of [`Network::connect`].
 pub type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Link>>>>>;
@@ -36,6 +36,20 @@ pub trait Network {
     /// [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) for an address that is not one's own: it is
     /// passed over if the host has others. Whatever else makes it impossible.
     fn bind(&self, address: &Address) -> io::Result<Rc<dyn Acceptor>>;
+
+    /// Makes what sends and receives datagrams: at this address of one's own, or at any; and to and from this peer only, or any.
+    ///
+    /// # Errors
+    /// What makes it impossible; [`Unsupported`](io::ErrorKind::Unsupported) if the network has no datagrams, as
+    /// without this method.
+    fn bind_datagrams(
+        &self,
+        local: Option<&Address>,
+        peer: Option<&Address>,
+    ) -> io::Result<Box<dyn DatagramLink>> {
+        let _ = (local, peer);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the network has no datagrams"))
+    }
 }
 
 /// What accepts the connections of a [`Network`]. Dropping it closes it.

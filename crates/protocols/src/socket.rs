@@ -9,16 +9,25 @@ use crate::Address;
 
 /// A stream socket for addresses of one kind.
 pub(crate) fn stream_socket(address: &Address) -> io::Result<Socket> {
+    socket(address, Type::STREAM, Protocol::TCP)
+}
+
+/// A datagram socket for addresses of one kind.
+pub(crate) fn datagram_socket(address: &Address) -> io::Result<Socket> {
+    socket(address, Type::DGRAM, Protocol::UDP)
+}
+
+fn socket(address: &Address, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let (domain, protocol) = match address {
-        Address::Inet(address) => (Domain::for_address(*address), Some(Protocol::TCP)),
+        Address::Inet(address) => (Domain::for_address(*address), Some(protocol)),
         _ => (Domain::UNIX, None),
     };
     // In one call where the platform can.
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
+    let socket = Socket::new_raw(domain, kind.nonblocking().cloexec(), protocol)?;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let socket = {
-        let socket = Socket::new(domain, Type::STREAM, protocol)?;
+        let socket = Socket::new(domain, kind, protocol)?;
         socket.set_nonblocking(true)?;
         socket
     };
@@ -57,7 +66,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// # Errors
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is something else.
 pub(crate) fn adopt(fd: OwnedFd) -> io::Result<OwnedFd> {
-    let socket = check(&fd, "a connection")?;
+    let socket = check(&fd, Type::STREAM, "a connection")?;
     if let Err(error) = socket.peer_addr() {
         return Err(describe(error, "cannot use a socket as a connection"));
     }
@@ -72,7 +81,7 @@ pub(crate) fn adopt(fd: OwnedFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is something else.
 pub(crate) fn adopt_listener(fd: OwnedFd) -> io::Result<OwnedFd> {
-    let socket = check(&fd, "a server")?;
+    let socket = check(&fd, Type::STREAM, "a server")?;
     let address = socket.local_addr()?;
     // Nobody could be told where to connect to.
     let anywhere = address.as_socket().is_some_and(|address| address.port() == 0);
@@ -85,11 +94,24 @@ pub(crate) fn adopt_listener(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn check<'a>(fd: &'a OwnedFd, purpose: &str) -> io::Result<SockRef<'a>> {
+/// The same for one that sends and receives datagrams, bound and connected or not.
+///
+/// # Errors
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is something else.
+pub(crate) fn adopt_datagram(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let socket = check(&fd, Type::DGRAM, "a datagram endpoint")?;
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    no_signal(fd.as_fd())?;
+    Ok(fd)
+}
+
+fn check<'a>(fd: &'a OwnedFd, wanted: Type, purpose: &str) -> io::Result<SockRef<'a>> {
     let socket = SockRef::from(fd);
+    let kind = if wanted == Type::STREAM { "stream" } else { "datagram" };
     let error = match socket.r#type() {
-        Ok(Type::STREAM) => return Ok(socket),
-        Ok(other) => format!("{purpose} needs a stream socket, not one of the type {other:?}"),
+        Ok(found) if found == wanted => return Ok(socket),
+        Ok(other) => format!("{purpose} needs a {kind} socket, not one of the type {other:?}"),
         Err(error) => format!("{purpose} needs a socket: {error}"),
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, error))

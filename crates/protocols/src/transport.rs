@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::driver::successor;
-use crate::leaf::{Leaf, ReadBuffer};
+use crate::leaf::Lent;
 use crate::output::WriteBufferLimits;
 use crate::state::{Input, Phase, State, closed};
 use crate::{Address, Filter, Protocol};
@@ -187,12 +187,10 @@ impl Transport {
         if !self.state.is_plain() && self.state.take_kept() {
             return Some(take(&[]));
         }
-        let leaf = &*self.state.leaf;
-        // Given back also if `take` panics.
-        let mut lent = Lent { leaf, buffer: Some(leaf.take_read_buffer()) };
-        let buffer = lent.buffer.as_mut()?;
+        let mut lent = Lent::of(&self.state.leaf);
+        let buffer = lent.buffer();
         // The state remembers an error, and ends the connection with it.
-        let count = self.state.try_read(&mut buffer[..]).unwrap_or(0);
+        let count = self.state.try_read(buffer).unwrap_or(0);
         if count == 0 { None } else { Some(take(&buffer[..count])) }
     }
 
@@ -278,21 +276,6 @@ impl Transport {
             "peername" => self.peer_addr().map(|address| Rc::new(address) as Rc<dyn Any>),
             "sockname" => self.local_addr().map(|address| Rc::new(address) as Rc<dyn Any>),
             name => self.state.extra_info(name),
-        }
-    }
-}
-
-/// The loop's read buffer, on loan.
-struct Lent<'a> {
-    leaf: &'a Leaf,
-    buffer: Option<ReadBuffer>,
-}
-
-impl Drop for Lent<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.leaf.give_read_buffer(buffer);
         }
     }
 }

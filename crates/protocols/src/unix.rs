@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use socket2::Socket;
+
 use crate::Address;
-use crate::socket::{describe, stream_socket};
+use crate::socket::{datagram_socket, describe, stream_socket};
 
 /// The file of a socket that this process has bound, known by its inode: another server's socket that has
 /// taken the path since is left alone.
@@ -40,6 +42,21 @@ impl SocketFile {
 /// # Errors
 /// If there is such a file and it cannot be removed, or what there is is no socket.
 pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+    remove_stale_socket(path, stream_socket)
+}
+
+/// The same for a datagram socket that nobody receives from.
+///
+/// # Errors
+/// As [`remove_stale`].
+pub(crate) fn remove_stale_datagram(path: &Path) -> io::Result<()> {
+    remove_stale_socket(path, datagram_socket)
+}
+
+fn remove_stale_socket(
+    path: &Path,
+    make: impl FnOnce(&Address) -> io::Result<Socket>,
+) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -51,7 +68,7 @@ pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
     }
     // Not blocking: a server whose queue is full is alive.
     let address = Address::Path(path.to_owned());
-    match stream_socket(&address)?.connect(&address.to_socket()?) {
+    match make(&address)?.connect(&address.to_socket()?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         // Somebody listens, or it cannot be told: binding says what is wrong.
         _ => return Ok(()),

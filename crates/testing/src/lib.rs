@@ -64,6 +64,8 @@
 #[cfg(unix)]
 mod chaos;
 mod clock;
+#[cfg(unix)]
+mod datagram;
 mod leaks;
 mod mock;
 #[cfg(unix)]
@@ -87,6 +89,8 @@ mod virtual_loop;
 #[cfg(unix)]
 pub use chaos::{Chaos, ChaosProtocol, chaos_proxy};
 pub use clock::{Advance, advance, elapsed, world};
+#[cfg(unix)]
+pub use datagram::{DatagramCall, DatagramMoment, DatagramRecord, DatagramRecorder};
 pub use mock::AsyncMock;
 #[cfg(unix)]
 pub use network::{
