@@ -9,7 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tulipa_loop::{LoopHandle, sleep, spawn};
+use futures_lite::Stream;
+use tulipa_loop::signal::Signal;
+use tulipa_loop::{LoopHandle, sleep, spawn, timeout};
 use tulipa_protocols::{Protocol, Transport, create_connection, create_server};
 use tulipa_testing::{Fault, Faults, Random, Sim, Simulation, VirtualLoop, simulate};
 
@@ -212,4 +214,66 @@ fn chime(handle: &LoopHandle, chimes: &Rc<Cell<u32>>) {
         chimes.set(chimes.get() + 1);
         chime(handle, &chimes);
     });
+}
+
+#[test]
+fn timers_are_late_and_fire_once_when_the_clock_has_jumped() {
+    let faults = Faults::none().with(Fault::ClockJump, 300).with(Fault::ClockStall, 300);
+    let summary = Simulation::new().seeds(20).faults(faults).run(|_| async {
+        let (handle, fired) = (LoopHandle::current(), Rc::new(Cell::new(0)));
+        let start = handle.time();
+        for second in 1..=20 {
+            let fired = fired.clone();
+            handle.call_later(second * SECOND, move |handle| {
+                assert!(handle.time() >= start + second * SECOND, "never early");
+                fired.set(fired.get() + 1);
+                assert_eq!(fired.get(), second, "in order, and once");
+            });
+        }
+        sleep(21 * SECOND).await;
+        assert_eq!(fired.get(), 20);
+    });
+    assert!(summary.faults.of(Fault::ClockJump) > 0 && summary.faults.of(Fault::ClockStall) > 0);
+}
+
+#[test]
+fn jobs_of_the_executor_are_part_of_the_seeds_run() {
+    let run = || {
+        Simulation::new().seeds(30).run(|sim| async move {
+            for number in 0..5 {
+                // It is submitted inside, so that it is known who waits for it.
+                let job = async move {
+                    LoopHandle::current().run_in_executor(None, move || number).await
+                };
+                let done = sim.endanger(job).await;
+                sim.note(format_args!("{number}: {}", done.is_ok()));
+                if let Ok(done) = done {
+                    assert_eq!(done.unwrap(), number);
+                }
+            }
+        })
+    };
+    let (one, other) = (run(), run());
+    assert_eq!(one.hashes, other.hashes);
+    for fault in [Fault::JobBeforeCancel, Fault::JobAfterCancel, Fault::TaskCancelled] {
+        assert!(one.faults.of(fault) > 0, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_program_without_signal_handlers_is_sent_no_signal() {
+    let faults = Faults::none().with(Fault::Signal, 1000);
+    let none = Simulation::new().seeds(10).faults(faults.clone()).run(|_| sleep(SECOND));
+    assert_eq!(none.faults.of(Fault::Signal), 0);
+    let some = Simulation::new().seeds(10).faults(faults).run(|_| async {
+        let mut signals = LoopHandle::current().signals(&[Signal::USER1]).unwrap();
+        let _ = timeout(
+            SECOND,
+            std::future::poll_fn(|context| {
+                Stream::poll_next(std::pin::Pin::new(&mut signals), context)
+            }),
+        )
+        .await;
+    });
+    assert!(some.faults.of(Fault::Signal) > 0);
 }

@@ -297,7 +297,7 @@ impl Sim {
     }
 
     /// A future whose task may be cancelled at each of its polls, and before and after the end of the jobs that it
-    /// waits for: [`Fault::TaskCancelled`], [`Fault::JobBeforeCancel`], [`Fault::JobAfterCancel`]. The request ends
+    /// submits: [`Fault::TaskCancelled`], [`Fault::JobBeforeCancel`], [`Fault::JobAfterCancel`]. The request ends
     /// here, so that the task goes on.
     ///
     /// # Errors
