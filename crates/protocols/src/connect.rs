@@ -295,7 +295,11 @@ fn bind(socket: &Socket, peer: &Address, local: &[SocketAddr]) -> io::Result<()>
     }))
 }
 
-async fn connect(handle: &LoopHandle, socket: &Socket, address: &SockAddr) -> io::Result<()> {
+pub(crate) async fn connect(
+    handle: &LoopHandle,
+    socket: &Socket,
+    address: &SockAddr,
+) -> io::Result<()> {
     use rustix::io::Errno;
     let mut pause = FIRST_RETRY;
     for _ in 0..MOST_RETRIES {

@@ -124,6 +124,7 @@ mod retry;
 mod scan;
 mod send_file;
 mod server;
+mod sock;
 mod socket;
 mod state;
 mod sys;
@@ -168,6 +169,11 @@ pub use resolve::{
 pub use retry::{Retries, RetryPolicy};
 pub use send_file::SendFileError;
 pub use server::Server;
+pub use sock::{
+    MOST_FDS, SendAllError, SockPeer, sock_accept, sock_connect, sock_recv, sock_recv_fds,
+    sock_recv_into, sock_recvfrom, sock_recvfrom_into, sock_send_fds, sock_sendall, sock_sendfile,
+    sock_sendto,
+};
 pub use sys::take_inherited_fd;
 pub use transport::{Flow, Transport};
 

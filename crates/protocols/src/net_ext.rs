@@ -2,16 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::ops::RangeBounds;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use tulipa_loop::LoopHandle;
 
 use crate::connect::adopt_on;
+use crate::pipe_link::connect_on as pipe_on;
 use crate::resolve::{getaddrinfo_on, getnameinfo_on};
+use crate::send_file::Part;
 use crate::{
-    AddrInfo, Connect, Connection, DatagramEndpoint, DatagramProtocol, Datagrams, Endpoint, Hints,
-    Listen, Protocol, Server,
+    AddrInfo, Address, Connect, Connection, DatagramEndpoint, DatagramProtocol, Datagrams,
+    Endpoint, Hints, Listen, PipeLink, Protocol, Server, SockPeer, sock,
 };
 
 /// asyncio's methods of the loop, for those who have its handle: in a callback, say, from which a task is
@@ -59,6 +62,20 @@ pub trait NetExt {
         factory: F,
     ) -> impl Future<Output = io::Result<Connection<P>>> + use<Self, P, F, S>;
 
+    /// As [`connect_read_pipe`](crate::connect_read_pipe).
+    fn connect_read_pipe<P: Protocol + 'static, F: FnOnce() -> P, S: Into<OwnedFd>>(
+        &self,
+        pipe: S,
+        factory: F,
+    ) -> impl Future<Output = io::Result<Connection<P>>> + use<Self, P, F, S>;
+
+    /// As [`connect_write_pipe`](crate::connect_write_pipe).
+    fn connect_write_pipe<P: Protocol + 'static, F: FnOnce() -> P, S: Into<OwnedFd>>(
+        &self,
+        pipe: S,
+        factory: F,
+    ) -> impl Future<Output = io::Result<Connection<P>>> + use<Self, P, F, S>;
+
     /// As [`create_server`](crate::create_server).
     fn create_server<P: Protocol + 'static, F: FnMut() -> P + 'static, E: Into<Endpoint>>(
         &self,
@@ -83,6 +100,83 @@ pub trait NetExt {
         local_addr: E,
         factory: F,
     ) -> impl Future<Output = io::Result<DatagramEndpoint<P>>> + use<Self, P, F, E>;
+
+    /// As [`sock_recv`](crate::sock_recv).
+    fn sock_recv(
+        &self,
+        socket: &impl AsFd,
+        count: usize,
+    ) -> impl Future<Output = io::Result<Vec<u8>>>;
+
+    /// As [`sock_recv_into`](crate::sock_recv_into).
+    fn sock_recv_into(
+        &self,
+        socket: &impl AsFd,
+        buffer: &mut [u8],
+    ) -> impl Future<Output = io::Result<usize>>;
+
+    /// As [`sock_recvfrom`](crate::sock_recvfrom).
+    fn sock_recvfrom(
+        &self,
+        socket: &impl AsFd,
+        count: usize,
+    ) -> impl Future<Output = io::Result<(Vec<u8>, Option<Address>)>>;
+
+    /// As [`sock_recvfrom_into`](crate::sock_recvfrom_into).
+    fn sock_recvfrom_into(
+        &self,
+        socket: &impl AsFd,
+        buffer: &mut [u8],
+    ) -> impl Future<Output = io::Result<(usize, Option<Address>)>>;
+
+    /// As [`sock_sendall`](crate::sock_sendall).
+    fn sock_sendall(&self, socket: &impl AsFd, data: &[u8])
+    -> impl Future<Output = io::Result<()>>;
+
+    /// As [`sock_sendto`](crate::sock_sendto).
+    fn sock_sendto(
+        &self,
+        socket: &impl AsFd,
+        data: &[u8],
+        address: &Address,
+    ) -> impl Future<Output = io::Result<usize>>;
+
+    /// As [`sock_connect`](crate::sock_connect).
+    fn sock_connect(
+        &self,
+        socket: &impl AsFd,
+        peer: impl Into<SockPeer>,
+    ) -> impl Future<Output = io::Result<()>>;
+
+    /// As [`sock_accept`](crate::sock_accept).
+    fn sock_accept(
+        &self,
+        socket: &impl AsFd,
+    ) -> impl Future<Output = io::Result<(OwnedFd, Address)>>;
+
+    /// As [`sock_send_fds`](crate::sock_send_fds).
+    fn sock_send_fds(
+        &self,
+        socket: &impl AsFd,
+        data: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> impl Future<Output = io::Result<()>>;
+
+    /// As [`sock_recv_fds`](crate::sock_recv_fds).
+    fn sock_recv_fds(
+        &self,
+        socket: &impl AsFd,
+        buffer: &mut [u8],
+        most: usize,
+    ) -> impl Future<Output = io::Result<(usize, Vec<OwnedFd>)>>;
+
+    /// As [`sock_sendfile`](crate::sock_sendfile).
+    fn sock_sendfile(
+        &self,
+        socket: &impl AsFd,
+        file: &impl AsFd,
+        range: impl RangeBounds<u64>,
+    ) -> impl Future<Output = io::Result<u64>>;
 
     /// As [`getaddrinfo`](crate::getaddrinfo).
     fn getaddrinfo(
@@ -124,6 +218,22 @@ impl NetExt for LoopHandle {
         adopt_on(self.clone(), socket.into(), factory)
     }
 
+    fn connect_read_pipe<P: Protocol + 'static, F: FnOnce() -> P, S: Into<OwnedFd>>(
+        &self,
+        pipe: S,
+        factory: F,
+    ) -> impl Future<Output = io::Result<Connection<P>>> + use<P, F, S> {
+        pipe_on(self.clone(), PipeLink::reader(pipe), factory)
+    }
+
+    fn connect_write_pipe<P: Protocol + 'static, F: FnOnce() -> P, S: Into<OwnedFd>>(
+        &self,
+        pipe: S,
+        factory: F,
+    ) -> impl Future<Output = io::Result<Connection<P>>> + use<P, F, S> {
+        pipe_on(self.clone(), PipeLink::writer(pipe), factory)
+    }
+
     fn create_server<P: Protocol + 'static, F: FnMut() -> P + 'static, E: Into<Endpoint>>(
         &self,
         endpoint: E,
@@ -150,6 +260,97 @@ impl NetExt for LoopHandle {
         factory: F,
     ) -> impl Future<Output = io::Result<DatagramEndpoint<P>>> + use<P, F, E> {
         Datagrams::at(local_addr).open_on(self.clone(), factory)
+    }
+
+    fn sock_recv(
+        &self,
+        socket: &impl AsFd,
+        count: usize,
+    ) -> impl Future<Output = io::Result<Vec<u8>>> {
+        sock::recv_on(self.clone(), socket.as_fd(), count)
+    }
+
+    fn sock_recv_into(
+        &self,
+        socket: &impl AsFd,
+        buffer: &mut [u8],
+    ) -> impl Future<Output = io::Result<usize>> {
+        sock::recv_into_on(self.clone(), socket.as_fd(), buffer)
+    }
+
+    fn sock_recvfrom(
+        &self,
+        socket: &impl AsFd,
+        count: usize,
+    ) -> impl Future<Output = io::Result<(Vec<u8>, Option<Address>)>> {
+        sock::recvfrom_on(self.clone(), socket.as_fd(), count)
+    }
+
+    fn sock_recvfrom_into(
+        &self,
+        socket: &impl AsFd,
+        buffer: &mut [u8],
+    ) -> impl Future<Output = io::Result<(usize, Option<Address>)>> {
+        sock::recvfrom_into_on(self.clone(), socket.as_fd(), buffer)
+    }
+
+    fn sock_sendall(
+        &self,
+        socket: &impl AsFd,
+        data: &[u8],
+    ) -> impl Future<Output = io::Result<()>> {
+        sock::sendall_on(self.clone(), socket.as_fd(), data)
+    }
+
+    fn sock_sendto(
+        &self,
+        socket: &impl AsFd,
+        data: &[u8],
+        address: &Address,
+    ) -> impl Future<Output = io::Result<usize>> {
+        sock::sendto_on(self.clone(), socket.as_fd(), data, address)
+    }
+
+    fn sock_connect(
+        &self,
+        socket: &impl AsFd,
+        peer: impl Into<SockPeer>,
+    ) -> impl Future<Output = io::Result<()>> {
+        sock::connect_on(self.clone(), socket.as_fd(), peer.into())
+    }
+
+    fn sock_accept(
+        &self,
+        socket: &impl AsFd,
+    ) -> impl Future<Output = io::Result<(OwnedFd, Address)>> {
+        sock::accept_on(self.clone(), socket.as_fd())
+    }
+
+    fn sock_send_fds(
+        &self,
+        socket: &impl AsFd,
+        data: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> impl Future<Output = io::Result<()>> {
+        sock::send_fds_on(self.clone(), socket.as_fd(), data, fds)
+    }
+
+    fn sock_recv_fds(
+        &self,
+        socket: &impl AsFd,
+        buffer: &mut [u8],
+        most: usize,
+    ) -> impl Future<Output = io::Result<(usize, Vec<OwnedFd>)>> {
+        sock::recv_fds_on(self.clone(), socket.as_fd(), buffer, most)
+    }
+
+    async fn sock_sendfile(
+        &self,
+        socket: &impl AsFd,
+        file: &impl AsFd,
+        range: impl RangeBounds<u64>,
+    ) -> io::Result<u64> {
+        sock::sendfile_on(self.clone(), socket.as_fd(), file.as_fd(), Part::of(range)?).await
     }
 
     fn getaddrinfo(

@@ -31,7 +31,7 @@ use tulipa_selector::Source;
 
 use crate::connect::made;
 use crate::connection::start;
-use crate::link::{SEND, retry};
+use crate::link::{SEND_NOW, retry};
 use crate::state::Slot;
 use crate::{Connection, Direction, Link, Protocol};
 
@@ -326,9 +326,6 @@ impl Link for PipeLink {
         Some(self.fd.as_fd())
     }
 }
-
-/// As a socket's, whatever its flags are.
-const SEND_NOW: rustix::net::SendFlags = SEND.union(rustix::net::SendFlags::DONTWAIT);
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     Errno::from_io_error(error) == Some(errno)

@@ -430,7 +430,7 @@ fn is_about_the_file(error: &io::Error) -> bool {
 }
 
 /// Why a file was not sent to its end. It is inside of the [`io::Error`] that [`Transport::sendfile`] and
-/// its kin return.
+/// [`sock_sendfile`](crate::sock_sendfile) return.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SendFileError {
