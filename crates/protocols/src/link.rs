@@ -228,9 +228,9 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::R
 /// No signal for a peer that is gone. Platforms without the flag have `SO_NOSIGPIPE`, set when the socket
 /// is made.
 #[cfg(not(any(target_os = "macos", target_os = "ios")))]
-const SEND: SendFlags = SendFlags::NOSIGNAL;
+pub(crate) const SEND: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(any(target_os = "macos", target_os = "ios"))]
-const SEND: SendFlags = SendFlags::empty();
+pub(crate) const SEND: SendFlags = SendFlags::empty();
 
 /// The same, whatever the flags of the socket are.
 pub(crate) const SEND_NOW: SendFlags = SEND.union(SendFlags::DONTWAIT);
