@@ -91,7 +91,7 @@ pub use error::{IncompleteRead, LimitOverrun, ReadError};
 #[cfg(feature = "hyper")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper")))]
 pub use hyper_io::{LoopExecutor, LoopTimer};
-pub use lines::{FromLine, Lines};
+pub use lines::{Line, Lines};
 pub use open::{
     DEFAULT_LIMIT, HandlerResult, open_connection, open_connection_with, open_unix_connection,
     start_server, start_server_with, start_unix_server,

@@ -11,7 +11,7 @@ use futures_lite::Stream;
 use crate::{ReadError, StreamReader};
 
 /// What a line is given out as: [`String`] without its end, or `Vec<u8>` as it came.
-pub trait FromLine: Sized {
+pub trait Line: Sized {
     /// Makes one of the bytes that came, with the end of the line if there was one.
     ///
     /// # Errors
@@ -19,13 +19,13 @@ pub trait FromLine: Sized {
     fn from_bytes(bytes: &[u8]) -> io::Result<Self>;
 }
 
-impl FromLine for Vec<u8> {
+impl Line for Vec<u8> {
     fn from_bytes(bytes: &[u8]) -> io::Result<Vec<u8>> {
         Ok(bytes.to_vec())
     }
 }
 
-impl FromLine for String {
+impl Line for String {
     fn from_bytes(bytes: &[u8]) -> io::Result<String> {
         let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -72,7 +72,7 @@ impl StreamReader {
     }
 }
 
-impl<L: FromLine> Stream for Lines<'_, L> {
+impl<L: Line> Stream for Lines<'_, L> {
     type Item = Result<L, ReadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
