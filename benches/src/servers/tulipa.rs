@@ -2,6 +2,7 @@
 
 use std::io;
 
+use memchr::memchr_iter;
 use tulipa_loop::EventLoop;
 use tulipa_protocols::{Buffered, BufferedProtocol, Listen, Protocol, Server, Transport};
 use tulipa_streams::{DEFAULT_LIMIT, StreamReader, StreamWriter, start_server_with};
@@ -37,17 +38,19 @@ struct Lines(Vec<u8>);
 
 impl Protocol for Lines {
     fn data_received(&mut self, transport: &Transport, data: &[u8]) -> io::Result<()> {
-        for piece in data.split_inclusive(|byte| *byte == b'\n') {
-            if self.0.is_empty() && piece.ends_with(b"\n") {
-                transport.write(piece);
-                continue;
-            }
-            self.0.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
+        let mut start = 0;
+        for end in memchr_iter(b'\n', data) {
+            let line = &data[start..=end];
+            start = end + 1;
+            if self.0.is_empty() {
+                transport.write(line);
+            } else {
+                self.0.extend_from_slice(line);
                 transport.write(&self.0);
                 self.0.clear();
             }
         }
+        self.0.extend_from_slice(&data[start..]);
         Ok(())
     }
 }

@@ -143,5 +143,5 @@ fn a_parked_task_is_small() {
     park(10);
     assert_eq!(ALLOCATIONS.get() - allocations, 10);
     let each = (BYTES.get() - bytes) / 10;
-    assert!(each <= 88, "a task's own allocation has {each} bytes");
+    assert!(each <= 72, "a task's own allocation has {each} bytes");
 }
