@@ -62,11 +62,7 @@ enum Handler {
     Lines,
 }
 
-async fn serve(
-    handler: Handler,
-    mut reader: StreamReader,
-    writer: StreamWriter,
-) -> io::Result<()> {
+async fn serve(handler: Handler, mut reader: StreamReader, writer: StreamWriter) -> io::Result<()> {
     let mut buffer = vec![0; if matches!(handler, Handler::Read) { 4096 } else { 0 }];
     loop {
         let count = match handler {
