@@ -130,7 +130,7 @@ fn a_cancel_goes_to_where_the_result_was_to_come_from() {
     let cancelled = Rc::new(Cell::new(0));
     let counted = cancelled.clone();
     let (trigger, source) = Number::with_canceller(move || counted.set(counted.get() + 1));
-    let deferred = source.add_callback(|number| Ok(number + 1)).add_callback(|number| Ok(number));
+    let deferred = source.add_callback(|number| Ok(number + 1)).add_callback(Ok);
     deferred.cancel();
     deferred.cancel();
     assert_eq!(cancelled.get(), 1);

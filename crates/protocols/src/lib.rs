@@ -85,6 +85,7 @@
 //! | `policies` | [`IdleTimeout`], [`Deadline`], [`Throttle`], [`ConnectionLimits`], [`TrafficLog`]: protocols around protocols |
 //! | `reconnecting`, `retry` | [`Reconnecting`], [`RetryPolicy`]: connections that are made again |
 //! | `pipe` | [`Transport::pipe_to`], [`pipe_to`]: from one connection to another |
+//! | `workers` | [`Workers`]: a loop for each core behind one address |
 //! | `endpoints` | [`ServerEndpoint`], [`ClientEndpoint`]: endpoints as text |
 //! | `sys` | the only `unsafe` code: [`take_inherited_fd`] |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |
@@ -132,6 +133,7 @@ mod talk;
 mod transport;
 mod unix;
 mod upgrade;
+mod workers;
 mod write_queue;
 
 pub use address::Address;
@@ -176,6 +178,7 @@ pub use sock::{
 };
 pub use sys::take_inherited_fd;
 pub use transport::{Flow, Transport};
+pub use workers::{Distribution, WorkerPool, Workers};
 
 /// For the crates above. Not part of the interface: it changes with any version.
 #[doc(hidden)]

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use socket2::SockRef;
 use tulipa_loop::LoopHandle;
@@ -46,6 +48,7 @@ pub struct Listen {
     nodelay: bool,
     start_serving: bool,
     remove_file: bool,
+    count: Option<Arc<AtomicUsize>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +69,7 @@ impl Listen {
             nodelay: true,
             start_serving: true,
             remove_file: true,
+            count: None,
         }
     }
 
@@ -151,6 +155,12 @@ impl Listen {
         self
     }
 
+    /// Counts the connections for another thread.
+    pub(crate) fn counting(mut self, count: Arc<AtomicUsize>) -> Listen {
+        self.count = Some(count);
+        self
+    }
+
     /// Makes the server on the current loop. `factory` makes the protocol of each connection. Stands for
     /// `create_server`.
     ///
@@ -187,7 +197,7 @@ impl Listen {
             }
         }
         let options = SocketOptions { nodelay: self.nodelay, keepalive: self.keepalive };
-        let server = Server { state: ServerState::new(self.backlog), handle };
+        let server = Server { state: ServerState::new(self.backlog, self.count.take()), handle };
         let factory = Factory::new(factory);
         let closer = CloseOnError(&server);
         for bound in bound {

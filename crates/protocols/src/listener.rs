@@ -43,7 +43,7 @@ impl<F> Factory<F> {
     }
 
     /// `None` if it panicked, which was reported, or is being called.
-    fn make<P>(&self, handle: &LoopHandle) -> Option<P>
+    pub(crate) fn make<P>(&self, handle: &LoopHandle) -> Option<P>
     where
         F: FnMut() -> P,
     {

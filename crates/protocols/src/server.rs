@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -76,6 +78,8 @@ pub(crate) struct ServerState {
     waiters: RefCell<Waiters>,
     forever: Cell<bool>,
     backlog: u32,
+    /// How many connections there are, for another thread.
+    count: Option<Arc<AtomicUsize>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +100,14 @@ pub(crate) struct Listening {
 }
 
 impl ServerState {
-    pub(crate) fn new(backlog: u32) -> Rc<ServerState> {
+    /// One that listens nowhere: others accept for it.
+    pub(crate) fn counting(count: Arc<AtomicUsize>) -> Rc<ServerState> {
+        ServerState::new(0, Some(count))
+    }
+
+    pub(crate) fn new(backlog: u32, count: Option<Arc<AtomicUsize>>) -> Rc<ServerState> {
         Rc::new(ServerState {
+            count,
             phase: Cell::new(ServerPhase::Bound),
             listeners: RefCell::default(),
             clients: RefCell::default(),
@@ -124,6 +134,9 @@ impl ServerState {
     pub(crate) fn add(&self, transport: &Transport) {
         let (key, state) = (transport.state.key.get(), Rc::downgrade(&transport.state));
         self.clients.borrow_mut().insert(key, state);
+        if let Some(count) = &self.count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Closes the sockets, and removes their files while these are still known to be ours.
@@ -180,6 +193,9 @@ impl ServerState {
     /// A connection has ended and its protocol was told. Gives back whom to wake.
     pub(crate) fn lost(&self, key: Token) -> Vec<Waker> {
         let client = self.clients.borrow_mut().remove(&key);
+        if let (Some(count), Some(_)) = (&self.count, &client) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
         drop(client);
         if self.is_over() { self.take_waiters() } else { Vec::new() }
     }
