@@ -86,6 +86,9 @@
 //! | `reconnecting`, `retry` | [`Reconnecting`], [`RetryPolicy`]: connections that are made again |
 //! | `pipe` | [`Transport::pipe_to`], [`pipe_to`]: from one connection to another |
 //! | `workers` | [`Workers`]: a loop for each core behind one address |
+//! | `pipe_link` | [`connect_read_pipe`], [`connect_write_pipe`], [`PipeLink`]: pipes, terminals, standard input and output |
+//! | `sock` | [`sock_recv`] and its kin: operations on plain sockets, descriptors that are passed |
+//! | `send_file` | [`Transport::sendfile`] |
 //! | `endpoints` | [`ServerEndpoint`], [`ClientEndpoint`]: endpoints as text |
 //! | `sys` | the only `unsafe` code: [`take_inherited_fd`] |
 //! | `detached` | [`Transport::detached`], [`Detached`]: tests without a loop |

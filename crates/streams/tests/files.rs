@@ -161,3 +161,54 @@ fn appending_goes_to_the_end() {
         assert_eq!(fs::read(&scratch.0).await.unwrap(), b"one\ntwo\nthree\n");
     });
 }
+
+#[test]
+fn a_stream_sends_a_file_in_the_order_of_its_writes() {
+    let event_loop = tulipa_loop::EventLoop::new().unwrap();
+    let path = std::env::temp_dir().join(format!("tulipa-stream-file-{}", std::process::id()));
+    let data: Vec<u8> =
+        (0..500_000_u32).map(|place| (place.wrapping_mul(place) / 7) as u8).collect();
+    std::fs::write(&path, &data).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    event_loop
+        .run_until_complete(async {
+            // Through memory there is nothing that the operating system could do by itself.
+            for sockets in [true, false] {
+                let ((_, writer), (mut reader, _other)) = if sockets {
+                    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+                    let near = tulipa_protocols::SocketLink::adopt(near).unwrap();
+                    let far = tulipa_protocols::SocketLink::adopt(far).unwrap();
+                    let near = tulipa_streams::open_link(near, 65536).await.unwrap();
+                    (near, tulipa_streams::open_link(far, 65536).await.unwrap())
+                } else {
+                    tulipa_streams::duplex().await.unwrap()
+                };
+                let sends = async {
+                    writer.write(b"before ");
+                    assert_eq!(writer.sendfile(&file, 1..).await.unwrap(), 499_999);
+                    writer.write(b" behind");
+                    writer.write_eof();
+                    writer
+                };
+                let mut all = Vec::new();
+                let reads = async {
+                    loop {
+                        let part = reader.fill().await.unwrap().to_vec();
+                        if part.is_empty() {
+                            break;
+                        }
+                        reader.consume(part.len());
+                        all.extend(part);
+                    }
+                };
+                let (writer, ()) = futures_lite::future::zip(sends, reads).await;
+                assert!(all == [&b"before "[..], &data[1..], b" behind"].concat());
+                writer.close();
+                writer.wait_closed().await.unwrap();
+                let error = writer.sendfile(&file, ..).await.unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
+            }
+        })
+        .unwrap();
+}
