@@ -21,9 +21,10 @@ use net::{Directory, Echo, Rig, poll_times, refusing};
 use socket2::{Domain, Socket, Type};
 use tulipa_loop::{AsyncFd, yield_now};
 use tulipa_protocols::{
-    Address, Link, NetExt, SendAllError, SendFileError, attach, connect_accepted_socket,
-    sock_accept, sock_connect, sock_recv, sock_recv_fds, sock_recv_into, sock_recvfrom,
-    sock_recvfrom_into, sock_send_fds, sock_sendall, sock_sendfile, sock_sendto,
+    Address, DatagramProtocol, DatagramTransport, Datagrams, Link, NetExt, SendAllError,
+    SendFileError, attach, connect_accepted_socket, sock_accept, sock_connect, sock_recv,
+    sock_recv_fds, sock_recv_into, sock_recvfrom, sock_recvfrom_into, sock_send_fds, sock_sendall,
+    sock_sendfile, sock_sendto,
 };
 use tulipa_selector::Source;
 
@@ -298,6 +299,43 @@ fn a_descriptor_that_a_transport_uses_is_refused_until_that_is_over() {
         assert!(!again.is_closing());
         again.abort();
         again.wait_closed().await;
+    });
+}
+
+#[test]
+fn the_descriptors_of_connections_and_of_datagram_endpoints_are_theirs() {
+    struct Silent;
+    impl DatagramProtocol for Silent {
+        fn datagram_received(
+            &mut self,
+            _: &DatagramTransport,
+            _: &[u8],
+            _: &Address,
+        ) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let rig = Rig::new();
+    let wires = rig.wires();
+    rig.run(async {
+        let (near, _far) = pair();
+        let number = near.as_raw_fd();
+        let connection = connect_accepted_socket(near, || Echo).await.unwrap();
+        assert!(wires.check_unclaimed(number).is_err());
+        connection.abort();
+        connection.wait_closed().await;
+        yield_now().await;
+        assert!(wires.check_unclaimed(number).is_ok());
+
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let number = udp.as_raw_fd();
+        let endpoint = Datagrams::on_socket(udp).open(|| Silent).await.unwrap();
+        assert!(wires.check_unclaimed(number).is_err());
+        endpoint.abort();
+        endpoint.wait_closed().await;
+        yield_now().await;
+        assert!(wires.check_unclaimed(number).is_ok());
     });
 }
 

@@ -158,6 +158,9 @@ impl<P: DatagramProtocol + 'static> Driver<P> {
             handle.cancel_mark(timer);
         }
         drop(self.registration.take());
+        if let Some(number) = state.descriptor() {
+            state.leaf.wires.end_claim(number);
+        }
         state.clear_queue();
         let link = state.link.replace(Slot::Gone);
         if let Slot::Any(link) = link {

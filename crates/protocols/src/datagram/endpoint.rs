@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -221,6 +222,16 @@ impl<P> fmt::Debug for DatagramEndpoint<P> {
     }
 }
 
+impl State {
+    /// The number of its socket, which is the endpoint's alone.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        match &*self.link.borrow() {
+            Slot::Socket(socket) => Some(socket.fd().as_raw_fd()),
+            _ => None,
+        }
+    }
+}
+
 /// An endpoint over a link of any kind; a socket does not block.
 pub(crate) fn start<P: DatagramProtocol + 'static>(
     handle: &LoopHandle,
@@ -239,6 +250,9 @@ pub(crate) fn start<P: DatagramProtocol + 'static>(
         io::Error::new(io::ErrorKind::NotConnected, closed)
     })?;
     transport.state.key.set(key);
+    if let Some(number) = transport.state.descriptor() {
+        transport.state.leaf.wires.claim_own(number);
+    }
     transport.state.mark();
     Ok(DatagramEndpoint { transport, handle: handle.clone(), protocol: PhantomData })
 }
