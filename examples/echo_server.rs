@@ -2,17 +2,21 @@
 //! connection. `--style buffered` is the same with a protocol that says where its bytes are to be put, `--style streams`
 //! with a coroutine for each client.
 //!
+//! `--workers N` serves with N loops, each in a thread of its own.
+//!
 //! A client that does not read is not read from either: writing is paused when too much waits for it, and
 //! that pauses reading.
 //!
-//! `cargo run --release --example echo_server [-- --style protocol|buffered|streams] [--bind ADDR | --unix PATH]`,
+//! `cargo run --release --example echo_server [-- --style protocol|buffered|streams] [--workers N] [--bind ADDR | --unix PATH]`,
 //! then `nc 127.0.0.1 PORT`.
 
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use lexopt::ValueExt;
 use tulipa::{
     Buffered, BufferedProtocol, Protocol, StreamProtocol, StreamReader, StreamWriter, Transport,
     spawn,
@@ -94,9 +98,14 @@ enum Style {
 }
 
 fn main() -> ExitCode {
-    let mut style = Style::Protocol;
-    let (about, usage) = ("Sends back what it receives.", " [--style protocol|buffered|streams]");
+    let (mut style, mut workers) = (Style::Protocol, None);
+    let about = "Sends back what it receives.";
+    let usage = " [--style protocol|buffered|streams] [--workers N]";
     let address = Address::from_command_line_with(about, usage, |name, parser| {
+        if name == "workers" {
+            workers = Some(parser.value()?.parse_with(str::parse::<NonZeroUsize>)?.get());
+            return Ok(true);
+        }
         if name != "style" {
             return Ok(false);
         }
@@ -108,9 +117,13 @@ fn main() -> ExitCode {
         };
         Ok(true)
     });
-    serve::exit_code(match style {
-        Style::Protocol => server::run(&address, || Echo),
-        Style::Streams => server::run(&address, streams),
-        Style::Buffered => server::run(&address, || Buffered(BufferedEcho(Box::new([0; 4096])))),
+    let buffered = || Buffered(BufferedEcho(Box::new([0; 4096])));
+    serve::exit_code(match (style, workers) {
+        (Style::Protocol, None) => server::run(&address, || Echo),
+        (Style::Streams, None) => server::run(&address, streams),
+        (Style::Buffered, None) => server::run(&address, buffered),
+        (Style::Protocol, Some(count)) => server::run_workers(&address, count, || || Echo),
+        (Style::Streams, Some(count)) => server::run_workers(&address, count, || streams),
+        (Style::Buffered, Some(count)) => server::run_workers(&address, count, move || buffered),
     })
 }

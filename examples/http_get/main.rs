@@ -1,19 +1,21 @@
 //! Fetches several pages, in one of the ways in which that was done over the years: one after the other
 //! (`sync`), in a few threads (`thread`), with a selector and bare sockets (`selector`), with a protocol and
-//! a loop (`protocol`), with streams and coroutines (`streams`). All but the first have their requests under way at the same time.
+//! a loop (`protocol`), with streams and coroutines (`streams`); and as asyncore and Twisted did it (`asyncore`, `twisted`). All but the first have their requests under way at the same time.
 //!
-//! `cargo run --example http_get -- [--mode sync|thread|selector|protocol|streams] http://HOST[:PORT]/PATH…`
+//! `cargo run --example http_get -- [--mode sync|thread|selector|asyncore|twisted|protocol|streams] http://HOST[:PORT]/PATH…`
 //!
 //! It prints the status and the length of each page, in the order of the arguments.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
+mod asyncore;
 mod protocol;
 mod selector;
 mod streams;
 mod sync;
 mod thread;
+mod twisted;
 
 use std::error::Error;
 use std::fmt;
@@ -97,9 +99,14 @@ fn arguments() -> Result<(Fetch, Vec<String>), lexopt::Error> {
                     Some("sync") => sync::fetch,
                     Some("thread") => thread::fetch,
                     Some("selector") => selector::fetch,
+                    Some("asyncore") => asyncore::fetch,
+                    Some("twisted") => twisted::fetch,
                     Some("protocol") => protocol::fetch,
                     Some("streams") => streams::fetch,
-                    _ => return Err("a mode is sync, thread, selector, protocol or streams".into()),
+                    _ => return Err(
+                        "a mode is sync, thread, selector, asyncore, twisted, protocol or streams"
+                            .into(),
+                    ),
                 }
             }
             Arg::Value(url) => urls.push(url.string()?),

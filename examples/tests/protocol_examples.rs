@@ -368,6 +368,8 @@ fn http_get_fetches_pages_in_every_way_and_all_but_one_at_the_same_time() {
         ("sync", false),
         ("thread", true),
         ("selector", true),
+        ("asyncore", true),
+        ("twisted", true),
         ("protocol", true),
         ("streams", true),
     ];
@@ -387,7 +389,7 @@ fn http_get_fetches_pages_in_every_way_and_all_but_one_at_the_same_time() {
 
 #[test]
 fn http_get_says_which_page_could_not_be_had() {
-    for mode in ["sync", "thread", "selector", "protocol", "streams"] {
+    for mode in ["sync", "thread", "selector", "asyncore", "twisted", "protocol", "streams"] {
         let address = web_server(1, false);
         let (_held, nobody) = refusing();
         let dead = format!("http://{nobody}/");

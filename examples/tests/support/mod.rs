@@ -117,7 +117,7 @@ impl Drop for Example {
 }
 
 /// Where Cargo puts an example, as seen from where it puts this test.
-fn built(name: &str) -> PathBuf {
+pub(crate) fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let target = test.parent().and_then(Path::parent).expect("a test is in target/PROFILE/deps");
     let path = target.join("examples").join(name);
