@@ -15,7 +15,8 @@ pub mod coroutine;
 pub mod serve;
 pub mod server;
 
-/// The blocks of the documents are tests. The tutorial is a project, which `tests/documents.rs` makes of it.
+/// The blocks of the documents are tests. The tutorial is a project, which `tests/documents.rs` makes of it; those of
+/// `docs/testing.md` are tests of the facade.
 #[cfg(doctest)]
 mod documents {
     #[doc = include_str!("../../README.md")]
@@ -23,7 +24,4 @@ mod documents {
 
     #[doc = include_str!("../../docs/recipes.md")]
     struct Recipes;
-
-    #[doc = include_str!("../../docs/testing.md")]
-    struct Testing;
 }
