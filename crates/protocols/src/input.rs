@@ -1,6 +1,7 @@
 //! The input of a connection: what is read, and when.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::mem;
 
 use rustix::io::Errno;
@@ -44,7 +45,8 @@ impl State {
         }
         if !leftover.is_empty() {
             self.with_extras(|extras| {
-                extras.unread.splice(0..0, leftover.iter().copied());
+                let behind = std::mem::replace(&mut extras.unread, leftover.to_vec().into());
+                extras.unread.extend(behind);
             });
             if self.input.get() == Input::Ended {
                 // The link says again that it has ended.
@@ -191,11 +193,11 @@ impl State {
 
     fn take_unread(&self, buffer: &mut [u8]) -> usize {
         self.extras(|extras| {
-            let count = extras.unread.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&extras.unread[..count]);
-            extras.unread.drain(..count);
+            // Two pieces at most, of which a read gives one. It cannot fail.
+            let mut count = extras.unread.read(buffer).unwrap_or(0);
+            count += extras.unread.read(&mut buffer[count..]).unwrap_or(0);
             if extras.unread.is_empty() {
-                extras.unread = Vec::new();
+                extras.unread = VecDeque::new();
             }
             count
         })

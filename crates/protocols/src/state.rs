@@ -37,6 +37,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -155,7 +156,7 @@ pub(crate) struct Extras {
     pub(crate) timeout: Option<Option<Duration>>,
     pub(crate) successor: Option<Box<dyn Successor>>,
     /// What was read and not used, to be delivered before anything else.
-    pub(crate) unread: Vec<u8>,
+    pub(crate) unread: VecDeque<u8>,
     /// Whether the protocol keeps bytes of its own until reading goes on, and is to be called for them first.
     pub(crate) kept: bool,
     /// What policies measure and decide; the link has it too.

@@ -39,7 +39,7 @@ impl State {
             self.leaf.give_queue(queue);
         }
         let mut early = Vec::from(leftover);
-        self.extras(|extras| early.append(&mut extras.unread));
+        self.extras(|extras| early.extend(extras.unread.drain(..)));
         if self.input.get() == Input::Ended && !early.is_empty() {
             // The link says again that it has ended.
             self.input.set(Input::Flowing);

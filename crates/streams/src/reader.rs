@@ -42,8 +42,10 @@ pub struct StreamReader {
     lent: usize,
     /// How much after that was searched without finding what is `sought`.
     searched: usize,
-    /// What that was: the separators, each behind its length; nothing for the end of a line.
-    sought: Vec<u8>,
+    /// What that was: the separators, each behind its length; nothing for the end of a line. Boxed, as most readers
+    /// are asked for lines or for bytes.
+    #[expect(clippy::box_collection, reason = "it is small while it is not there")]
+    sought: Option<Box<Vec<u8>>>,
     ended: bool,
 }
 
@@ -97,8 +99,8 @@ impl Buffer {
 impl StreamReader {
     pub(crate) fn new(halves: Rc<Halves>, shared: Rc<Shared>, limit: usize) -> StreamReader {
         let buffer = Buffer::default();
-        let sought = Vec::new();
-        StreamReader { halves, shared, buffer, limit, lent: 0, searched: 0, sought, ended: false }
+        let (lent, searched, sought) = (0, 0, None);
+        StreamReader { halves, shared, buffer, limit, lent, searched, sought, ended: false }
     }
 
     /// How many bytes the separator methods look through at most.
@@ -145,6 +147,12 @@ impl StreamReader {
         self.take_lent();
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
+        }
+        if self.buffer.len() == 0 && buffer.len() < SMALL_READ {
+            ready!(self.poll_more(context, CHUNK))?;
+            if self.buffer.len() == 0 {
+                return Poll::Ready(Ok(0));
+            }
         }
         let data = self.buffer.data();
         if !data.is_empty() {
@@ -254,7 +262,8 @@ impl StreamReader {
             let error = "a separator must have at least one byte";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
         }
-        if self.searched > 0 && !spelled(separators).eq(self.sought.iter().copied()) {
+        let sought = self.sought.as_ref().map_or(&[][..], |sought| sought);
+        if self.searched > 0 && !spelled(separators).eq(sought.iter().copied()) {
             // That was for something else, and was given up.
             self.searched = 0;
         }
@@ -268,8 +277,9 @@ impl StreamReader {
                 return Ok(self.lend(end));
             }
             if self.searched == 0 {
-                self.sought.clear();
-                self.sought.extend(spelled(separators));
+                let sought = self.sought.get_or_insert_default();
+                sought.clear();
+                sought.extend(spelled(separators));
             }
             self.searched = self.buffer.len();
             let sure = self.buffer.len().saturating_sub(longest - 1);
@@ -323,8 +333,8 @@ impl StreamReader {
     /// The length of the next line.
     fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, ReadError>> {
         self.take_lent();
-        if !self.sought.is_empty() {
-            self.sought.clear();
+        if let Some(sought) = self.sought.as_mut().filter(|sought| !sought.is_empty()) {
+            sought.clear();
             self.searched = 0;
         }
         loop {
@@ -462,6 +472,10 @@ impl StreamReader {
 /// No single read is larger than this, however much was asked for: the buffer grows with what comes, not
 /// with what a peer announces.
 const LARGEST_READ: usize = 256 * 1024;
+
+/// Who reads less than this at a time is given it from a buffer: a copy costs less than a system call for each few
+/// bytes.
+const SMALL_READ: usize = 64;
 
 /// Reads from the transport, or waits until there is something.
 fn poll_input(

@@ -43,9 +43,32 @@ impl Pool {
     }
 }
 
+/// The end of a connection.
+#[derive(Default)]
+struct Ending {
+    end: End,
+    /// What came in before a failure and nobody had asked for yet.
+    rescued: VecDeque<u8>,
+}
+
+impl Ending {
+    fn take_rescued(&mut self, buffer: &mut [u8]) -> usize {
+        let mut taken = 0;
+        // It is in two pieces at most, of which one read gives one.
+        while taken < buffer.len() {
+            match self.rescued.read(&mut buffer[taken..]) {
+                Ok(count) if count > 0 => taken += count,
+                _ => break,
+            }
+        }
+        taken
+    }
+}
+
 /// How the connection has ended, as far as the protocol was told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum End {
+    #[default]
     NotYet,
     Closed,
     Failed(io::Error),
@@ -54,9 +77,8 @@ pub(crate) enum End {
 /// The shared state. Wakers are moved in and out, and cloned, woken and dropped where nothing is borrowed.
 pub(crate) struct Shared {
     reader: Cell<Option<Waker>>,
-    end: RefCell<End>,
-    /// What came in before a failure and nobody had asked for yet.
-    rescued: RefCell<VecDeque<u8>>,
+    /// What most connections have only when they are over. Out while it is looked at, which calls nothing.
+    ending: Cell<Option<Box<Ending>>>,
     pub(crate) pool: Rc<Pool>,
     /// How often in a row `drain` had nothing to wait for.
     drains: Cell<u32>,
@@ -70,8 +92,7 @@ impl Shared {
     pub(crate) fn new(handle: &LoopHandle) -> Rc<Shared> {
         Rc::new(Shared {
             reader: Cell::default(),
-            end: RefCell::new(End::NotYet),
-            rescued: RefCell::default(),
+            ending: Cell::default(),
             pool: Pool::of(handle),
             drains: Cell::new(0),
         })
@@ -100,47 +121,50 @@ impl Shared {
 
     /// Keeps what came before a failure.
     pub(crate) fn rescue(&self, data: &[u8]) {
-        self.rescued.borrow_mut().extend(data);
+        self.with_ending(|ending| ending.rescued.extend(data));
     }
 
     #[inline]
     pub(crate) fn take_rescued(&self, buffer: &mut [u8]) -> usize {
-        if self.rescued.borrow().is_empty() { 0 } else { self.take_some_rescued(buffer) }
-    }
-
-    #[cold]
-    fn take_some_rescued(&self, buffer: &mut [u8]) -> usize {
-        let mut rescued = self.rescued.borrow_mut();
-        let mut taken = 0;
-        // It is in two pieces at most, of which one read gives one.
-        while taken < buffer.len() {
-            match rescued.read(&mut buffer[taken..]) {
-                Ok(count) if count > 0 => taken += count,
-                _ => break,
-            }
-        }
+        let Some(mut ending) = self.ending.take() else { return 0 };
+        let taken = ending.take_rescued(buffer);
+        self.ending.set(Some(ending));
         taken
     }
 
+    fn with_ending<R>(&self, change: impl FnOnce(&mut Ending) -> R) -> R {
+        let mut ending = self.ending.take().unwrap_or_default();
+        let result = change(&mut ending);
+        self.ending.set(Some(ending));
+        result
+    }
+
+    fn ending<R: Default>(&self, look: impl FnOnce(&Ending) -> R) -> R {
+        let Some(ending) = self.ending.take() else { return R::default() };
+        let result = look(&ending);
+        self.ending.set(Some(ending));
+        result
+    }
+
     pub(crate) fn rescued_len(&self) -> usize {
-        self.rescued.borrow().len()
+        self.ending(|ending| ending.rescued.len())
     }
 
     pub(crate) fn set_end(&self, end: End) {
-        let old = mem::replace(&mut *self.end.borrow_mut(), end);
+        let old = self.with_ending(|ending| mem::replace(&mut ending.end, end));
         drop(old);
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        !matches!(*self.end.borrow(), End::NotYet)
+        self.ending(|ending| !matches!(ending.end, End::NotYet))
     }
 
     /// The failure that ended the connection, if one did: a new error of the same kind for each who asks.
     pub(crate) fn failure(&self) -> Option<io::Error> {
-        match &*self.end.borrow() {
+        self.ending(|ending| match &ending.end {
             End::Failed(error) => Some(share(error)),
             _ => None,
-        }
+        })
     }
 
     /// Whether a drain that has nothing to wait for should wait for a turn.

@@ -280,8 +280,8 @@ fn writing_after_write_eof_is_an_error_where_it_can_be_one() {
     });
 }
 
-/// Counts how often it is written to.
-struct Counting(MemoryLink, Rc<Cell<usize>>);
+/// Counts how often it is written to, and read from with something to give.
+struct Counting(MemoryLink, Rc<Cell<usize>>, Rc<Cell<usize>>);
 
 impl Link for Counting {
     fn source(&self) -> Source {
@@ -297,7 +297,9 @@ impl Link for Counting {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        let count = self.0.read(buffer)?;
+        self.2.set(self.2.get() + 1);
+        Ok(count)
     }
 
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -315,7 +317,7 @@ fn writes_of_one_step_leave_together() {
     in_virtual_time(async |rig| {
         let (near, far) = rig.memory(1000);
         let writes = Rc::new(Cell::new(0));
-        let near = Counting(near, writes.clone());
+        let near = Counting(near, writes.clone(), Rc::default());
         let ((_r, writer), (mut peer, _w)) = over(near, far, DEFAULT_LIMIT).await;
         for steps in 1..4 {
             for _ in 0..10 {
@@ -362,5 +364,24 @@ fn a_reader_polled_by_one_task_and_then_by_another_wakes_the_other() {
         sleep(SECOND).await;
         writer.write(b"x\n");
         assert_eq!(other.await.unwrap(), b"x\n");
+    });
+}
+
+#[test]
+fn reads_of_a_few_bytes_each_do_not_ask_the_system_each_time() {
+    in_virtual_time(async |rig| {
+        let (near, far) = rig.memory(10_000);
+        let reads = Rc::new(Cell::new(0));
+        let near = Counting(near, Rc::default(), reads.clone());
+        let ((mut reader, _w), (_r, writer)) = over(near, far, DEFAULT_LIMIT).await;
+        writer.write_all(&[7; 5000]).await.unwrap();
+        writer.write_eof();
+        let mut byte = [0];
+        for _ in 0..5000 {
+            assert_eq!((reader.read(&mut byte).await.unwrap(), byte), (1, [7]));
+        }
+        assert_eq!(reader.read(&mut byte).await.unwrap(), 0);
+        assert!(reader.at_eof());
+        assert!(reads.get() <= 3, "{} reads", reads.get());
     });
 }
