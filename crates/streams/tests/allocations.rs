@@ -176,5 +176,5 @@ fn an_idle_connection_with_streams_keeps_few_bytes() {
     assert!(used <= MOST_IDLE, "{used} bytes after a message");
 }
 
-/// Bytes for an idle connection.
-const MOST_IDLE: i64 = 1400;
+/// Bytes for an idle connection: 700 without what the handler's future keeps for `write_all` and `drain`.
+const MOST_IDLE: i64 = 1320;

@@ -181,9 +181,16 @@ fn a_reader_that_is_not_asked_reads_nothing() {
         sleep(SECOND).await;
         assert_eq!(reader.buffered(), b"");
         assert_eq!(writer.transport().get_write_buffer_size(), 900);
+        // One that is asked reads what it is asked for; for a few bytes, what one read gives.
+        assert_eq!(reader.read(&mut [0; 64]).await.unwrap(), 64);
+        sleep(SECOND).await;
+        assert_eq!(writer.transport().get_write_buffer_size(), 836);
         assert_eq!(reader.read(&mut [0; 10]).await.unwrap(), 10);
         sleep(SECOND).await;
-        assert_eq!(writer.transport().get_write_buffer_size(), 890);
+        assert_eq!(
+            (reader.buffered().len(), writer.transport().get_write_buffer_size()),
+            (90, 736)
+        );
     });
 }
 
