@@ -117,7 +117,8 @@ pub trait Link {
         None
     }
 
-    /// The descriptor, to set its options.
+    /// The descriptor, to set its options. It is the same one as long as the link lives, and nobody else on the loop
+    /// may wait for it meanwhile.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

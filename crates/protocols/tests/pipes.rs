@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::rc::Rc;
 
-use common::{assert_sleeps, pattern, settle, strict_loop, unix, until};
+use common::{assert_sleeps, cases, pattern, settle, strict_loop, unix, until};
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 use tulipa_loop::EventLoop;
@@ -417,7 +417,7 @@ fn the_flags_that_other_owners_see_are_as_before_when_a_pipe_is_closed() {
 
 #[test]
 fn every_method_in_every_callback_of_a_pipe() {
-    for seed in 0..60usize {
+    for seed in 0..usize::try_from(cases() / 4).unwrap() {
         let event_loop = strict_loop();
         let (reader, writer) = pipe();
         let records = [Record::new(), Record::new()];

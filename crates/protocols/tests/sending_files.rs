@@ -16,8 +16,8 @@ use std::task::{Context, Poll, Waker};
 use common::{connect, pattern, settle, shrink, strict_loop, tcp, unix, until};
 use tulipa_loop::EventLoop;
 use tulipa_protocols::{
-    Connection, Filter, FilterState, Filtered, Flow, SendFileError, SocketLink, Transport, attach,
-    connect_write_pipe,
+    Connection, Filter, FilterState, Filtered, Flow, SendFileError, SocketLink, Throttle,
+    Transport, attach, connect_write_pipe,
 };
 use tulipa_testing::{Record, Recorder, ToyRecords};
 
@@ -509,4 +509,134 @@ fn a_transport_without_a_loop_sends_nothing_by_itself() {
     let mut future = pin!(transport.sendfile(&file, 0..0));
     let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(polled, Poll::Ready(Ok(0))));
+}
+
+#[test]
+fn a_throttled_connection_sends_a_file_at_its_pace_and_does_not_spin() {
+    let event_loop = strict_loop();
+    let data = pattern(300_000);
+    let file = file_of(&data);
+    let (near, far) = unix();
+    let record = Record::new();
+    let throttled = Throttle::new(record.protocol()).write_limit(2_000_000).burst(20_000);
+    let connection = connect(&event_loop, near, throttled);
+    let received = reads(far);
+    let transport = connection.transport().clone();
+    let before = event_loop.statistics();
+    let sent = event_loop.run_until_complete(async {
+        let sent = transport.sendfile(&file, ..).await;
+        transport.close();
+        sent
+    });
+    assert_eq!(sent.unwrap().unwrap(), 300_000);
+    until(&event_loop, "it is over", || record.is_lost());
+    let turns = event_loop.statistics().turns - before.turns;
+    assert!(turns < 3000, "{turns} turns");
+    assert!(received.join().unwrap() == data);
+}
+
+#[test]
+fn a_loop_that_closes_in_the_middle_of_a_file_ends_all_of_it() {
+    let event_loop = strict_loop();
+    let file = file_of(&pattern(5_000_000));
+    let (near, _far) = unix();
+    let record = Record::new();
+    let connection = connect(&event_loop, near, record.protocol());
+    let transport = connection.transport().clone();
+    let (sends, over) = (transport.clone(), Rc::new(Cell::new(false)));
+    struct Note(Rc<Cell<bool>>);
+    impl Drop for Note {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+    let note = Note(over.clone());
+    let task = event_loop.create_task(async move {
+        let _note = note;
+        let _cut_off = sends.sendfile(&file, ..).await;
+    });
+    settle(&event_loop);
+    transport.write(b"behind");
+    drop(task);
+    event_loop.close().unwrap();
+    let reports = event_loop.take_reports();
+    assert!(reports.len() == 1 && reports[0].contains("pending"), "{reports:?}");
+    assert!(over.get());
+    assert_eq!(record.error(), Some(ErrorKind::ConnectionAborted));
+    record.assert_over();
+    assert_eq!(transport.write(b"more"), Flow::Closed);
+    assert_eq!(transport.get_write_buffer_size(), 0);
+}
+
+#[test]
+fn b85_writes_and_files_from_many_tasks_arrive_in_the_order_of_their_calls() {
+    let data = Rc::new(pattern(700_000));
+    for seed in 0..24u64 {
+        let event_loop = strict_loop();
+        let file = Rc::new(file_of(&data));
+        let random = Rc::new(Cell::new(seed));
+        let below = move |limit: usize| {
+            random.set(random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99));
+            (random.get() >> 33) as usize % limit
+        };
+        let (near, far) = unix();
+        shrink(&near);
+        let record = Record::new();
+        let connection = if seed % 3 == 0 {
+            let link = Filtered::new(SocketLink::adopt(near).unwrap(), Plain::default());
+            attach(&event_loop.handle(), link, record.protocol()).unwrap()
+        } else {
+            connect(&event_loop, near, record.protocol())
+        };
+        let received = reads(far);
+        let expected = Rc::new(RefCell::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for _ in 0..3 {
+            let (transport, file, data) =
+                (connection.transport().clone(), file.clone(), data.clone());
+            let (expected, below) = (expected.clone(), below.clone());
+            tasks.push(event_loop.create_task(async move {
+                for _ in 0..6 {
+                    match below(4) {
+                        0 => {
+                            let piece = vec![below(256) as u8; 1 + below(40_000)];
+                            expected.borrow_mut().extend_from_slice(&piece);
+                            transport.write(&piece);
+                        }
+                        1 => {
+                            let piece = vec![below(256) as u8; 1 + below(3000)];
+                            expected.borrow_mut().extend_from_slice(&piece);
+                            transport.write_bytes(piece.into());
+                        }
+                        2 => {
+                            let (from, to) = (below(300_000), 300_000 + below(400_000));
+                            let mut sends = pin!(transport.sendfile(&*file, from as u64..to as u64));
+                            let begun = futures_lite::future::poll_once(sends.as_mut()).await;
+                            let is_busy = matches!(&begun, Some(Err(error)) if error.kind() == ErrorKind::ResourceBusy);
+                            if !is_busy {
+                                expected.borrow_mut().extend_from_slice(&data[from..to]);
+                            }
+                            if begun.is_none() {
+                                assert_eq!(sends.await.unwrap(), (to - from) as u64);
+                            }
+                        }
+                        _ => tulipa_loop::yield_now().await,
+                    }
+                }
+            }));
+        }
+        event_loop
+            .run_until_complete(async {
+                for task in tasks {
+                    task.await.unwrap();
+                }
+            })
+            .unwrap();
+        connection.close();
+        until(&event_loop, "it is over", || record.is_lost());
+        assert_eq!(record.error(), None);
+        assert!(received.join().unwrap() == *expected.borrow(), "seed {seed}");
+        settle(&event_loop);
+        record.assert_over();
+    }
 }
