@@ -42,7 +42,7 @@ pub fn main() {
         Command::Counts(plan) => {
             let mut report = Report::new(&plan);
             counts::run(&plan, &mut report);
-            report.finish();
+            report.finish("counts");
         }
         Command::Measure(plan) => measure_all(&plan),
     }
@@ -54,5 +54,5 @@ fn measure_all(plan: &Plan) {
     network::run(plan, &mut report);
     memory::run(plan, &mut report);
     scale::run(plan, &mut report);
-    report.finish();
+    report.finish("times");
 }

@@ -13,7 +13,8 @@ WORD           only the tables whose title contains it
 --quick        fewer and shorter rounds: two minutes of measuring at the most
 --counts       instructions (valgrind) and system calls (strace) per message instead of times
 --markdown     print Markdown
---json FILE    write every sample to FILE
+--update       renew the figures in docs/benchmarks.md
+--json FILE    write every sample to FILE; a relative path begins in benches/
 ";
 
 /// What this process is to do.
@@ -55,6 +56,8 @@ pub struct Plan {
     pub quick: bool,
     /// Tables are Markdown.
     pub markdown: bool,
+    /// The published figures are renewed.
+    pub update: bool,
     /// Where the samples go.
     pub json: Option<PathBuf>,
     filter: Option<String>,
@@ -66,7 +69,8 @@ impl Command {
     #[must_use]
     pub fn from_args() -> Command {
         let mut args = std::env::args().skip(1);
-        let mut plan = Plan { quick: false, markdown: false, json: None, filter: None };
+        let mut plan =
+            Plan { quick: false, markdown: false, update: false, json: None, filter: None };
         let mut counts = false;
         while let Some(arg) = args.next() {
             let mut value = || args.next().unwrap_or_else(|| usage(&format!("{arg} what?")));
@@ -75,6 +79,7 @@ impl Command {
                 "--bench" => {}
                 "--quick" => plan.quick = true,
                 "--markdown" => plan.markdown = true,
+                "--update" => plan.update = true,
                 "--counts" => counts = true,
                 "--json" => plan.json = Some(value().into()),
                 "--serve" => {

@@ -5,10 +5,14 @@
 //! whether more is better; then a ratio above 1 is better than the baseline, else one below.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::plan::Plan;
+
+/// Where the figures are published.
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
 
 /// What a figure is, and which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +286,7 @@ fn quoted(text: &str) -> String {
 pub struct Report {
     plan: Plan,
     json: Vec<String>,
+    markdown: Vec<String>,
     remarks: Vec<String>,
     started: Instant,
 }
@@ -293,6 +298,7 @@ impl Report {
         let mut report = Report {
             plan: plan.clone(),
             json: Vec::new(),
+            markdown: Vec::new(),
             remarks: Vec::new(),
             started: Instant::now(),
         };
@@ -306,6 +312,7 @@ impl Report {
     pub fn remark(&mut self, remark: impl Into<String>) {
         let remark = remark.into();
         println!("{remark}");
+        self.markdown.push(remark.trim().to_owned());
         self.remarks.push(remark);
     }
 
@@ -321,44 +328,70 @@ impl Report {
         self.json.push(growth.json());
     }
 
-    fn print(&self, title: &str, cells: &[Vec<String>]) {
-        if self.plan.markdown {
-            println!("\n**{title}**\n");
-            for (number, line) in cells.iter().enumerate() {
-                println!("| {} |", line.join(" | "));
-                if number == 0 {
-                    println!("|{}", "---|".repeat(line.len()));
-                }
-            }
-            return;
-        }
-        println!("\n{title}");
-        let width = |column: usize| cells.iter().map(|line| line[column].chars().count()).max();
-        let widths: Vec<_> = (0..cells[0].len()).map(|column| width(column).unwrap_or(0)).collect();
-        for line in cells {
-            let mut text = format!("{:<width$}", line[0], width = widths[0]);
-            for (cell, width) in line.iter().zip(&widths).skip(1) {
-                let _ = write!(text, "  {cell:>width$}");
-            }
-            println!("{}", text.trim_end());
-        }
+    fn print(&mut self, title: &str, cells: &[Vec<String>]) {
+        let markdown = as_markdown(title, cells);
+        let text = if self.plan.markdown { markdown.clone() } else { as_text(title, cells) };
+        println!("\n{text}");
+        self.markdown.push(markdown);
     }
 
-    /// Says how long it took, and writes the JSON file, if one is wanted.
+    /// Says how long it took, and writes the files that are wanted. `block` is the part of the document that
+    /// is renewed.
     ///
     /// # Panics
     ///
-    /// When it cannot be written.
-    pub fn finish(mut self) {
+    /// When one cannot be written.
+    pub fn finish(mut self, block: &str) {
         let seconds = self.started.elapsed().as_secs();
-        self.remark(format!("\nmeasured for {seconds} seconds"));
+        self.remark(format!("\nMeasured for {seconds} seconds."));
+        if self.plan.update {
+            let document = fs::read_to_string(DOCUMENT).expect("there is a document");
+            let renewed = renewed(&document, block, &self.markdown.join("\n\n"));
+            fs::write(DOCUMENT, renewed).expect("the document can be written");
+        }
         let Some(path) = &self.plan.json else { return };
         let remarks: Vec<_> = self.remarks.iter().map(|remark| quoted(remark.trim())).collect();
         let (remarks, tables) = (remarks.join(",\n "), self.json.join(",\n "));
         let text = format!("{{\"remarks\":[\n {remarks}],\n\"tables\":[\n {tables}\n]}}\n");
-        let written = std::fs::write(path, text);
+        let written = fs::write(path, text);
         written.unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
     }
+}
+
+fn as_markdown(title: &str, cells: &[Vec<String>]) -> String {
+    let mut text = format!("**{title}**\n\n");
+    for (number, line) in cells.iter().enumerate() {
+        let _ = writeln!(text, "| {} |", line.join(" | "));
+        if number == 0 {
+            let _ = writeln!(text, "|{}", "---|".repeat(line.len()));
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+fn as_text(title: &str, cells: &[Vec<String>]) -> String {
+    let width = |column: usize| cells.iter().map(|line| line[column].chars().count()).max();
+    let widths: Vec<_> = (0..cells[0].len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut lines = vec![title.to_owned()];
+    for line in cells {
+        let mut text = format!("{:<width$}", line[0], width = widths[0]);
+        for (cell, width) in line.iter().zip(&widths).skip(1) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        lines.push(text.trim_end().to_owned());
+    }
+    lines.join("\n")
+}
+
+/// The document with other text between the two marks of a block.
+fn renewed(document: &str, block: &str, text: &str) -> String {
+    let (begin, end) = (format!("<!-- begin {block} -->"), format!("<!-- end {block} -->"));
+    let parts = document.split_once(&begin).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(&end)?;
+        Some((before, after))
+    });
+    let Some((before, after)) = parts else { panic!("the document has no {begin} and {end}") };
+    format!("{before}{begin}\n{text}\n{end}{after}")
 }
 
 /// The commit that is measured, and whether there is more than it.

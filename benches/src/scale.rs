@@ -23,7 +23,7 @@ const CONNECTIONS: [usize; 6] = [1, 10, 100, 1000, 10_000, usize::MAX];
 /// How many timers and tasks there are.
 const MANY: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
-/// Each size is measured so often, and the best is shown.
+/// Each size is measured so often, and the best is shown; once in quick runs.
 const ROUNDS: usize = 3;
 
 /// Runs what the plan wants.
@@ -81,9 +81,9 @@ fn cpu_each(server: &Server, connections: usize, duration: Duration) -> io::Resu
 }
 
 /// The best of the rounds, for each.
-fn best(mut round: impl FnMut(usize) -> Vec<f64>, count: usize) -> Vec<f64> {
+fn best(plan: &Plan, mut round: impl FnMut(usize) -> Vec<f64>, count: usize) -> Vec<f64> {
     let mut best = round(count);
-    for _ in 1..ROUNDS {
+    for _ in 1..if plan.quick { 1 } else { ROUNDS } {
         for (best, figure) in best.iter_mut().zip(round(count)) {
             *best = best.min(figure);
         }
@@ -103,7 +103,7 @@ fn delay(index: usize, most: Duration) -> Duration {
     most.mul_f64(((index as u64 * 7_919) % 1_000_003) as f64 / 1_000_003.0)
 }
 
-fn timers(_: &Plan, title: &str) -> io::Result<Growth> {
+fn timers(plan: &Plan, title: &str) -> io::Result<Growth> {
     let round = |count: usize| {
         let event_loop = EventLoop::new().expect("a loop");
         let hour = Duration::from_secs(3600);
@@ -125,7 +125,7 @@ fn timers(_: &Plan, title: &str) -> io::Result<Growth> {
         vec![set, cancel, fire, tokio_timers(count)]
     };
     let columns = vec!["tulipa set", "tulipa cancelled", "tulipa fired", "tokio set and dropped"];
-    let lines = MANY.iter().map(|count| (*count, best(round, *count))).collect();
+    let lines = MANY.iter().map(|count| (*count, best(plan, round, *count))).collect();
     Ok(Growth { title: title.to_owned(), of: "timers", unit: Unit::Nanos, columns, lines })
 }
 
@@ -192,7 +192,7 @@ async fn spawn_and_wake<T>(
     [spawned, ended].map(|time| time.as_nanos() as f64 / count as f64)
 }
 
-fn tasks(_: &Plan, title: &str) -> io::Result<Growth> {
+fn tasks(plan: &Plan, title: &str) -> io::Result<Growth> {
     let round = |count: usize| {
         let event_loop = EventLoop::new().expect("a loop");
         let ours = event_loop.run_until_complete(spawn_and_wake(
@@ -216,7 +216,7 @@ fn tasks(_: &Plan, title: &str) -> io::Result<Growth> {
     };
     let columns =
         vec!["tulipa spawned", "tulipa woken, ended", "tokio spawned", "tokio woken, ended"];
-    let lines = MANY.iter().map(|count| (*count, best(round, *count))).collect();
+    let lines = MANY.iter().map(|count| (*count, best(plan, round, *count))).collect();
     Ok(Growth { title: title.to_owned(), of: "tasks", unit: Unit::Nanos, columns, lines })
 }
 
