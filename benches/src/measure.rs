@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use crate::plan::Plan;
 use crate::report::{Report, Row, Table, Target, Unit};
 
+/// Numbers of repeats above this are multiples of it.
+const ROUND: u64 = 1000;
+
 /// Runs an operation as often as it is told.
 type Run<'a> = Box<dyn FnMut(u64) + 'a>;
 
@@ -103,14 +106,18 @@ impl<'a> Cases<'a> {
 }
 
 impl Case<'_> {
-    /// Finds how many repeats fill a round.
+    /// Finds how many repeats fill a round. Each number is tried some times, of which the best counts: others may
+    /// take the core meanwhile.
     fn calibrate(&mut self, per_case: Duration) {
+        const TRIES: usize = 4;
         let mut repeats = 1;
         loop {
-            let time = self.time(repeats);
-            if time * 4 >= per_case || repeats > 1 << 40 {
-                let fill = per_case.as_secs_f64() / time.as_secs_f64().max(1e-9);
-                self.repeats = ((repeats as f64 * fill) as u64).max(1);
+            let best = (0..TRIES).map(|_| self.time(repeats)).min().unwrap_or_default();
+            if best * 8 >= per_case || repeats > 1 << 40 {
+                let fill = per_case.as_secs_f64() / best.as_secs_f64().max(1e-9);
+                let filled = ((repeats as f64 * fill) as u64).max(1);
+                // Cases that work in generations round up, which is to make no difference.
+                self.repeats = if filled < ROUND { filled } else { filled.next_multiple_of(ROUND) };
                 return;
             }
             repeats *= 2;
