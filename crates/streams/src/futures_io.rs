@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 
-use crate::{ReadWrite, StreamReader, StreamWriter};
+use crate::{ReadWrite, SendReadWrite, StreamReader, StreamWriter};
 
 impl AsyncRead for StreamReader {
     fn poll_read(
@@ -100,5 +100,51 @@ impl AsyncWrite for ReadWrite {
 
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().writer.poll_end(context)
+    }
+}
+
+impl AsyncRead for SendReadWrite {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        AsyncRead::poll_read(self.home(), context, buffer)
+    }
+}
+
+impl AsyncBufRead for SendReadWrite {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        AsyncBufRead::poll_fill_buf(self.home(), context)
+    }
+
+    fn consume(self: Pin<&mut Self>, count: usize) {
+        AsyncBufRead::consume(self.home(), count);
+    }
+}
+
+impl AsyncWrite for SendReadWrite {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(self.home(), context, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write_vectored(self.home(), context, pieces)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(self.home(), context)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_close(self.home(), context)
     }
 }

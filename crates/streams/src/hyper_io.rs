@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Executor, Read, ReadBufCursor, Sleep, Timer, Write};
 use tulipa_loop::{LoopBound, LoopHandle, sleep, sleep_until, spawn};
 
-use crate::{ReadWrite, StreamReader};
+use crate::{ReadWrite, SendReadWrite, StreamReader};
 
 fn poll_read(
     reader: &mut StreamReader,
@@ -76,6 +76,46 @@ impl Write for ReadWrite {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().writer.poll_end(context)
+    }
+}
+
+impl Read for SendReadWrite {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Read::poll_read(self.home(), context, cursor)
+    }
+}
+
+impl Write for SendReadWrite {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Write::poll_write(self.home(), context, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Write::poll_write_vectored(self.home(), context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_flush(self.home(), context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Write::poll_shutdown(self.home(), context)
     }
 }
 

@@ -42,8 +42,8 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `tokio-io` | tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite` for both halves and [`ReadWrite`]; of tokio only its traits |
-//! | `hyper` | hyper's `Read` and `Write` for [`ReadWrite`], and its `Executor` and `Timer` over the loop |
+//! | `tokio-io` | tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite` for both halves, [`ReadWrite`] and [`SendReadWrite`]; of tokio only its traits |
+//! | `hyper` | hyper's `Read` and `Write` for [`ReadWrite`] and [`SendReadWrite`], and its `Executor` and `Timer` over the loop |
 //!
 //! # Map
 //! | module | what is in it |
@@ -57,7 +57,8 @@
 //! | [`codec`] | frames: [`Framed`](codec::Framed), [`Frames`](codec::Frames), codecs |
 //! | `copy` | [`copy()`], [`copy_bidirectional`] |
 //! | [`fs`] | files on the executor |
-//! | `read_write`, `futures_io`, `tokio_io`, `hyper_io` | [`ReadWrite`], and the traits of other libraries |
+//! | `read_write`, `send_read_write` | [`ReadWrite`]; [`SendReadWrite`], for those who want `Send` |
+//! | `futures_io`, `tokio_io`, `hyper_io` | the traits of other libraries |
 //!
 //! It knows nothing of sockets, selectors or TLS.
 
@@ -79,6 +80,7 @@ mod poll_write;
 mod protocol;
 mod read_write;
 mod reader;
+mod send_read_write;
 mod shared;
 mod stdio;
 #[cfg(feature = "tokio-io")]
@@ -99,6 +101,7 @@ pub use open::{
 pub use protocol::StreamProtocol;
 pub use read_write::ReadWrite;
 pub use reader::StreamReader;
+pub use send_read_write::SendReadWrite;
 pub use stdio::{stderr, stdin, stdout};
 pub use writer::StreamWriter;
 

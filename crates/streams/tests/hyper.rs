@@ -112,3 +112,22 @@ fn hypers_executor_and_timer_are_those_of_the_loop() {
         assert!(done.get());
     });
 }
+
+#[test]
+fn hyper_runs_over_streams_that_are_send() {
+    in_virtual_time(async |rig| {
+        let (near, far) = rig.memory(100);
+        let (near, far) = over(near, far, DEFAULT_LIMIT).await;
+        let server = spawn(serve(far, Rc::default()));
+        let stream = ReadWrite::from(near).into_send();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        let driver = spawn(connection);
+        let request = Request::builder().uri("/").header("host", "here");
+        let response = sender.send_request(request.body(Body::default()).unwrap()).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "request 1, 0 bytes");
+        drop(sender);
+        driver.await.unwrap().unwrap();
+        server.await.unwrap().unwrap();
+    });
+}
