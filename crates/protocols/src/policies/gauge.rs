@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tulipa_selector::Source;
 
 use crate::state::{Slot, State};
-use crate::{Address, Link};
+use crate::{Address, Bell, Link};
 
 /// A bucket that was empty is used again when it has what comes in a twentieth of a second, so that a paced
 /// connection makes 20 system calls in a second and not one for each byte; or when it is full.
@@ -244,8 +244,16 @@ impl Link for GaugedLink {
         self.inner.direction()
     }
 
+    fn direction(&self) -> crate::link::Direction {
+        self.inner.direction()
+    }
+
     fn source(&self) -> Source {
         self.inner.source()
+    }
+
+    fn set_bell(&mut self, bell: Bell) {
+        self.inner.set_bell(bell);
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
