@@ -244,10 +244,6 @@ impl Link for GaugedLink {
         self.inner.direction()
     }
 
-    fn direction(&self) -> crate::link::Direction {
-        self.inner.direction()
-    }
-
     fn source(&self) -> Source {
         self.inner.source()
     }
