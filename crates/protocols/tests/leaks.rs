@@ -15,8 +15,41 @@ use net::{poll_times, refusing};
 use os::{alone, open_descriptors};
 use tulipa_loop::yield_now;
 use tulipa_protocols::{
-    Connect, Listen, connect_accepted_socket, create_connection, create_unix_server,
+    Connect, Listen, connect_accepted_socket, connect_read_pipe, connect_write_pipe,
+    create_connection, create_unix_server,
 };
+
+#[test]
+fn a_pipe_that_is_given_up_at_any_poll_leaks_nothing() {
+    alone("a_pipe_that_is_given_up_at_any_poll_leaks_nothing", || {
+        let rig = Rig::new();
+        rig.run(async {
+            let before = open_descriptors();
+            let sources = rig.statistics().sources;
+            for times in 0..12 {
+                // Those that are made end with their other end.
+                let (reader, far) = rustix::pipe::pipe().unwrap();
+                poll_times(connect_read_pipe(reader, || Echo), times).await;
+                drop(far);
+                let (far, writer) = rustix::pipe::pipe().unwrap();
+                poll_times(connect_write_pipe(writer, || Echo), times).await;
+                drop(far);
+                // One that is refused.
+                poll_times(connect_read_pipe(std::fs::File::open("/").unwrap(), || Echo), times)
+                    .await;
+                // One that lives, until its other end goes.
+                let (reader, writer) = rustix::pipe::pipe().unwrap();
+                let reads = connect_read_pipe(reader, || Echo).await.unwrap();
+                connect_write_pipe(writer, || Echo).await.unwrap().close();
+                reads.wait_closed().await;
+            }
+            eventually(|| {
+                open_descriptors().keys().eq(before.keys()) && rig.statistics().sources == sources
+            })
+            .await;
+        });
+    });
+}
 
 #[test]
 fn a_connect_future_dropped_at_any_poll_leaks_nothing() {
