@@ -17,7 +17,7 @@ use common::{connect, pattern, settle, shrink, strict_loop, tcp, unix, until};
 use tulipa_loop::EventLoop;
 use tulipa_protocols::{
     Connection, Filter, FilterState, Filtered, Flow, SendFileError, SocketLink, Throttle,
-    Transport, attach, connect_write_pipe,
+    TrafficLog, Transport, attach, connect_write_pipe,
 };
 use tulipa_testing::{Record, Recorder, ToyRecords};
 
@@ -513,26 +513,36 @@ fn a_transport_without_a_loop_sends_nothing_by_itself() {
 
 #[test]
 fn a_throttled_connection_sends_a_file_at_its_pace_and_does_not_spin() {
-    let event_loop = strict_loop();
     let data = pattern(300_000);
     let file = file_of(&data);
-    let (near, far) = unix();
-    let record = Record::new();
-    let throttled = Throttle::new(record.protocol()).write_limit(2_000_000).burst(20_000);
-    let connection = connect(&event_loop, near, throttled);
-    let received = reads(far);
-    let transport = connection.transport().clone();
-    let before = event_loop.statistics();
-    let sent = event_loop.run_until_complete(async {
-        let sent = transport.sendfile(&file, ..).await;
-        transport.close();
-        sent
-    });
-    assert_eq!(sent.unwrap().unwrap(), 300_000);
-    until(&event_loop, "it is over", || record.is_lost());
-    let turns = event_loop.statistics().turns - before.turns;
-    assert!(turns < 3000, "{turns} turns");
-    assert!(received.join().unwrap() == data);
+    for logged in [false, true] {
+        let event_loop = strict_loop();
+        let (near, far) = unix();
+        let record = Record::new();
+        let throttled = Throttle::new(record.protocol()).write_limit(2_000_000).burst(20_000);
+        // Who logs the bytes has to see them: they are read then.
+        let handle = event_loop.handle();
+        let transport = if logged {
+            connect(&event_loop, near, TrafficLog::new(throttled, "a file")).transport().clone()
+        } else {
+            connect(&event_loop, near, throttled).transport().clone()
+        };
+        let received = reads(far);
+        let before = event_loop.statistics();
+        let began = handle.time();
+        let sent = event_loop.run_until_complete(async {
+            let sent = transport.sendfile(&file, ..).await;
+            transport.close();
+            sent
+        });
+        assert_eq!(sent.unwrap().unwrap(), 300_000);
+        until(&event_loop, "it is over", || record.is_lost());
+        // All but what may come at once takes its time.
+        assert!(handle.time() - began >= std::time::Duration::from_millis(135));
+        let turns = event_loop.statistics().turns - before.turns;
+        assert!(turns < 3000, "{turns} turns");
+        assert!(received.join().unwrap() == data);
+    }
 }
 
 #[test]

@@ -295,6 +295,21 @@ impl Link for GaugedLink {
         Ok(count)
     }
 
+    fn send_file(&mut self, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
+        if self.gauge.log.borrow().is_some() {
+            // Who wants to see the bytes has to have them read.
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let room = self.gauge.output.available().min(count);
+        if room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = self.inner.send_file(file, offset, room)?;
+        self.gauge.written.set(self.gauge.written.get() + count as u64);
+        self.gauge.spend(&self.gauge.output, count);
+        Ok(count)
+    }
+
     fn open(&mut self) -> io::Result<()> {
         self.inner.open()
     }
