@@ -167,6 +167,8 @@ impl Table {
             Some(Target::Ratio(to, _)) => format!(" of {to}"),
             _ => String::new(),
         };
+        // As it is printed.
+        let reached = reached.map(|reached| (reached * 100.0).round() / 100.0);
         let verdict = match reached {
             Some(reached) if (more && reached >= wanted) || (!more && reached <= wanted) => "met",
             Some(_) => "missed",
