@@ -135,7 +135,7 @@ impl State {
             newer = self.queue.take();
         }
         if written < total {
-            self.append(|queue, leaf| {
+            self.append_last(|queue, leaf| {
                 let mut skip = written;
                 for piece in pieces {
                     let skipped = skip.min(piece.len());
@@ -168,7 +168,7 @@ impl State {
         if data.is_empty() {
             self.discard(data);
         } else {
-            self.append(|queue, leaf| queue.append_bytes(data, leaf));
+            self.append_last(|queue, leaf| queue.append_bytes(data, leaf));
         }
         self.append_newer(newer);
         self.after_write()
@@ -188,12 +188,14 @@ impl State {
         self.blocked.set(blocked);
     }
 
+    /// As [`append`](Self::append), but behind a file that is being sent.
+    fn append_last(&self, put: impl FnOnce(&mut WriteQueue, &Leaf)) -> usize {
+        if self.is_held() { self.append_behind(put) } else { self.append(put) }
+    }
+
     /// The one way into the queue. Gives its size.
     #[inline]
     fn append(&self, put: impl FnOnce(&mut WriteQueue, &Leaf)) -> usize {
-        if self.is_held() {
-            return self.append_behind(put);
-        }
         let mut queue = self.queue.take().unwrap_or_else(|| self.leaf.take_queue());
         put(&mut queue, &self.leaf);
         let size = queue.size();
@@ -206,7 +208,7 @@ impl State {
     #[inline]
     fn append_newer(&self, newer: Option<Box<WriteQueue>>) {
         if let Some(newer) = newer {
-            self.append(|queue, leaf| queue.append_queue(*newer, leaf));
+            self.append_last(|queue, leaf| queue.append_queue(*newer, leaf));
         }
     }
 
