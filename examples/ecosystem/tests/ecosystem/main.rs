@@ -1,6 +1,5 @@
 //! Libraries of others over tulipa's streams, on tulipa's loop, with nobody else's runtime and nobody else's reactor.
 #![cfg(unix)]
-#![allow(clippy::print_stderr, reason = "a test that needs what is not installed says so")]
 
 mod axum;
 mod postgres;

@@ -10,7 +10,7 @@ use tulipa::{
     ReadError, ReadWrite, StreamReader, Streams, Task, duplex, open_unix_connection, spawn,
 };
 
-use crate::server::{Scratch, Server, command, find};
+use crate::server::{Scratch, Server, command, find, skipped};
 use crate::support::{assert_no_tokio, in_real_time, in_virtual_time};
 
 fn config() -> Config {
@@ -158,7 +158,7 @@ fn server(scratch: &Path) -> Option<Server> {
 fn postgres_talks_to_a_real_server() {
     let scratch = Scratch::new();
     let Some(_server) = server(scratch.path()) else {
-        eprintln!("skipped: no PostgreSQL, or nobody to run it as");
+        skipped("no PostgreSQL, or nobody to run it as");
         return;
     };
     let path = scratch.path().join(".s.PGSQL.5432");

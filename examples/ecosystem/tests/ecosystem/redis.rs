@@ -17,7 +17,7 @@ use tulipa::{
     open_unix_connection, spawn, start_unix_server, timeout,
 };
 
-use crate::server::{Scratch, Server, command, find};
+use crate::server::{Scratch, Server, command, find, skipped};
 use crate::support::{assert_no_tokio, in_real_time, in_virtual_time};
 
 /// A connection over these streams, and what the server pushes. The timeouts of the library would be those of a
@@ -203,7 +203,7 @@ fn redis_talks_over_a_unix_socket() {
 fn redis_talks_to_a_real_server() {
     let program = find("redis-server", &[]).and_then(|program| command(&program));
     let Some(mut server) = program else {
-        eprintln!("skipped: no redis-server");
+        skipped("no redis-server");
         return;
     };
     let scratch = Scratch::new();

@@ -1,6 +1,6 @@
 //! Real servers, where they are installed.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
@@ -14,6 +14,11 @@ use crate::support::PATIENCE;
 
 /// Who runs a server that refuses to be run by root: nobody.
 const NOBODY: u32 = 65534;
+
+/// Says that a test did not run, past the harness, which shows only what failed.
+pub(crate) fn skipped(why: &str) {
+    let _ = io::stderr().write_all(format!("skipped: {why}\n").as_bytes());
+}
 
 /// A program of that name, on the path or in one of these directories.
 pub(crate) fn find(name: &str, directories: &[PathBuf]) -> Option<PathBuf> {
