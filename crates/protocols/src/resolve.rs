@@ -48,7 +48,10 @@ impl Endpoint {
 
     fn parse(text: &str) -> Endpoint {
         let split = text.rsplit_once(':');
-        let parsed = split.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        // Digits only: `parse` would also take a sign.
+        let number = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let parsed = split.filter(|(_, port)| number(port));
+        let parsed = parsed.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
         match parsed {
             // An IPv6 address needs brackets, or its last group would be taken for the port.
             Some((host, port)) if !host.contains(':') || host.starts_with('[') => {
@@ -71,6 +74,7 @@ impl Endpoint {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, error))
             }
             Host::Name(name) => {
+                check_name(name)?;
                 let resolver = handle.local(|_| Resolving::default()).resolver();
                 let found = resolver.resolve(handle, name, self.port).await;
                 let found =
@@ -237,7 +241,10 @@ pub struct AddrInfo {
 /// the default executor of the current loop. Stands for `loop.getaddrinfo`.
 ///
 /// # Errors
-/// What the system's resolver says; [`Other`](io::ErrorKind::Other) if the executor refuses.
+/// What the system's resolver says; [`Other`](io::ErrorKind::Other) if the executor refuses;
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) for what cannot be a name: more than 253 bytes, an empty part,
+/// white space or control characters. Names that are not ASCII are given to the system as they are. Short forms of
+/// IPv4 addresses (`127.1`, `0x7f.1`) are numbers to it, as everywhere.
 ///
 /// # Cancel safety
 /// Dropping the future drops the answer. A question that was asked already keeps a thread of the executor until it
@@ -256,6 +263,8 @@ pub(crate) async fn getaddrinfo_on(
     service: String,
     hints: Hints,
 ) -> io::Result<Vec<AddrInfo>> {
+    check_name(&host)?;
+    check_service(&service)?;
     let (text, started) = (host.clone(), handle.time());
     let job = handle.run_in_executor(None, move || ask(&host, &service, hints));
     let answer = job.await.map_err(|error| io::Error::other(error.to_string()))?;
@@ -266,6 +275,45 @@ pub(crate) async fn getaddrinfo_on(
         tracing::debug!(target: "tulipa::net", host = text, ?took, "resolved");
     }
     answer
+}
+
+/// The longest name that there can be, in bytes, without a dot at its end (RFC 1035, section 2.3.4). Resolvers have cut longer
+/// ones, and found the address of another name.
+const LONGEST_NAME: usize = 253;
+
+/// Refuses what cannot be a name, before anybody is asked: what one part of a program takes for another name than the next one does
+/// is how hosts are mistaken.
+fn check_name(name: &str) -> io::Result<()> {
+    let refuse = |why: &str| {
+        let error = format!("cannot resolve {}: {why}", shown(name));
+        Err(io::Error::new(io::ErrorKind::InvalidInput, error))
+    };
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    if bare.len() > LONGEST_NAME {
+        return refuse("it is longer than 253 bytes");
+    }
+    if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return refuse("it has white space or control characters in it");
+    }
+    if !name.is_empty() && bare.split('.').any(str::is_empty) {
+        return refuse("a part of it is empty");
+    }
+    Ok(())
+}
+
+/// A name in a message: what is long is cut, and what is no text is escaped.
+fn shown(name: &str) -> String {
+    const MOST: usize = 80;
+    let dots = if name.chars().count() > MOST { "…" } else { "" };
+    name.chars().take(MOST).flat_map(char::escape_debug).chain(dots.chars()).collect()
+}
+
+fn check_service(service: &str) -> io::Result<()> {
+    if service.chars().any(char::is_control) {
+        let error = format!("cannot resolve the service {}", shown(service));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    Ok(())
 }
 
 fn ask(host: &str, service: &str, hints: Hints) -> io::Result<Vec<AddrInfo>> {

@@ -5,13 +5,15 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::net::UdpSocket;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use common::{connect, settle, strict_loop, unix};
 use tulipa_loop::EventLoop;
 use tulipa_protocols::{
-    Buffered, BufferedProtocol, Connection, Filtered, Protocol, SocketLink, Transport, attach,
+    Address, Buffered, BufferedProtocol, Connection, DatagramProtocol, DatagramTransport,
+    Datagrams, Filtered, Protocol, SocketLink, Transport, attach,
 };
 use tulipa_selector::Timeout;
 use tulipa_testing::{Record, ToyRecords};
@@ -272,4 +274,121 @@ fn a_filter_that_is_idle_keeps_no_buffer() {
     let kept = IN_USE.get() - before - far.bytes().capacity() as i64 * 2;
     assert!(kept < 2 << 20, "{kept} bytes are kept");
     assert_eq!(connection.get_write_buffer_size(), 0);
+}
+
+struct DatagramEcho;
+
+impl DatagramProtocol for DatagramEcho {
+    fn datagram_received(
+        &mut self,
+        transport: &DatagramTransport,
+        data: &[u8],
+        from: &Address,
+    ) -> io::Result<()> {
+        transport.send_to(data, from);
+        Ok(())
+    }
+}
+
+/// Sends so many datagrams at a time, and waits for all of them to come back.
+fn allocations_of_datagrams(
+    how: Datagrams,
+    send: impl Fn(&[u8], &Address),
+    receive: impl Fn(&mut [u8]) -> io::Result<usize>,
+    many: usize,
+    size: usize,
+) -> u64 {
+    let event_loop = strict_loop();
+    let endpoint = event_loop.run_until_complete(how.open(|| DatagramEcho)).unwrap().unwrap();
+    let address = endpoint.local_addr().unwrap();
+    let (message, mut back) = (vec![7; size], vec![0; size + 1]);
+    let mut echoes = |times| {
+        for _ in 0..times {
+            (0..many).for_each(|_| send(&message, &address));
+            let mut received = 0;
+            while received < many {
+                event_loop.run_once(Timeout::Immediate).unwrap();
+                while let Ok(count) = receive(&mut back) {
+                    assert_eq!(count, size);
+                    received += 1;
+                }
+            }
+        }
+    };
+    echoes(100);
+    allocations(|| echoes(1000))
+}
+
+#[test]
+fn i10_an_echoed_datagram_allocates_nothing() {
+    let directory = std::env::temp_dir().join(format!("tulipa-dg-alloc-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir(&directory).unwrap();
+    for (many, size) in [(1, 0), (1, 100), (5, 100), (1, 10_000)] {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let send = |data: &[u8], to: &Address| {
+            peer.send_to(data, to.inet().unwrap()).unwrap();
+        };
+        let receive = |buffer: &mut [u8]| peer.recv(buffer);
+        let how = Datagrams::at("127.0.0.1:0");
+        let made = allocations_of_datagrams(how, send, receive, many, size);
+        assert_eq!(made, 0, "{many} of {size} bytes");
+        let peer = UnixDatagram::bind(directory.join("peer")).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let send = |data: &[u8], to: &Address| {
+            peer.send_to(data, to.path().unwrap()).unwrap();
+        };
+        let receive = |buffer: &mut [u8]| peer.recv(buffer);
+        let how = Datagrams::at_unix(directory.join("own"));
+        let made = allocations_of_datagrams(how, send, receive, many, size);
+        assert_eq!(made, 0, "{many} of {size} bytes over Unix sockets");
+        std::fs::remove_file(directory.join("peer")).unwrap();
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn an_idle_datagram_endpoint_keeps_no_buffer() {
+    const MANY: usize = 50;
+    let event_loop = strict_loop();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = peer.local_addr().unwrap();
+    let mut kept = Vec::new();
+    let mut open = |count| {
+        for _ in 0..count {
+            let how = Datagrams::at("127.0.0.1:0");
+            let endpoint = event_loop.run_until_complete(how.open(|| DatagramEcho));
+            let endpoint = endpoint.unwrap().unwrap();
+            // It has sent something once.
+            endpoint.send_to(&[7; 10_000], to);
+            kept.push(endpoint);
+            event_loop.run_once(Timeout::Immediate).unwrap();
+        }
+        settle(&event_loop);
+    };
+    open(MANY);
+    let before = IN_USE.get();
+    open(MANY);
+    let each = (IN_USE.get() - before) / MANY as i64;
+    // The state with its addresses, a source in its slot, a registration.
+    assert!(each <= 1000, "{each} bytes");
+    drop(kept);
+}
+
+#[test]
+fn a_datagram_endpoint_that_is_over_leaves_nothing() {
+    let event_loop = strict_loop();
+    let round = || {
+        let how = Datagrams::at("127.0.0.1:0");
+        let endpoint = event_loop.run_until_complete(how.open(|| DatagramEcho)).unwrap().unwrap();
+        endpoint.send_to(&[7; 1000], "127.0.0.1:9".parse::<std::net::SocketAddr>().unwrap());
+        endpoint.close();
+        event_loop.run_until_complete(endpoint.wait_closed()).unwrap();
+    };
+    (0..20).for_each(|_| round());
+    let before = IN_USE.get();
+    (0..20).for_each(|_| round());
+    let left = IN_USE.get() - before;
+    assert!(left < 256, "{left} bytes are left by 20 endpoints");
 }

@@ -15,9 +15,10 @@ use net::{poll_times, refusing};
 use os::{alone, open_descriptors};
 use tulipa_loop::yield_now;
 use tulipa_protocols::{
-    Connect, Listen, connect_accepted_socket, connect_read_pipe, connect_write_pipe,
+    Connect, Datagrams, Listen, connect_accepted_socket, connect_read_pipe, connect_write_pipe,
     create_connection, create_unix_server,
 };
+use tulipa_testing::DatagramRecord;
 
 #[test]
 fn a_pipe_that_is_given_up_at_any_poll_leaks_nothing() {
@@ -166,6 +167,48 @@ fn adopting_and_refusing_leaks_no_descriptors() {
                 Listen::on_socket(datagram).serve(|| Echo).await.unwrap_err();
             }
             assert_eq!(open_descriptors(), before);
+        });
+    });
+}
+
+/// Opens an endpoint, and closes it when it is there.
+async fn opened_and_closed(how: Datagrams, record: DatagramRecord) {
+    if let Ok(endpoint) = how.open(|| record.protocol()).await {
+        endpoint.close();
+        endpoint.wait_closed().await;
+    }
+}
+
+#[test]
+fn a_datagram_endpoint_dropped_at_any_poll_leaks_nothing() {
+    alone("a_datagram_endpoint_dropped_at_any_poll_leaks_nothing", || {
+        let rig = Rig::new();
+        let directory = Directory::new();
+        rig.run(async {
+            let record = DatagramRecord::new();
+            let round = |how, times| poll_times(opened_and_closed(how, record.clone()), times);
+            // Threads of the resolver come with the first name.
+            round(Datagrams::to("localhost:9"), 100).await;
+            let before = open_descriptors();
+            let sources = rig.statistics().sources;
+            for times in 0..6 {
+                let (path, own) = (directory.file("socket"), directory.file("own"));
+                round(Datagrams::at("127.0.0.1:0"), times).await;
+                round(Datagrams::to("localhost:9"), times).await;
+                round(Datagrams::at_unix(&path), times).await;
+                // What is refused, too.
+                let (stream, _other) = UnixStream::pair().unwrap();
+                round(Datagrams::on_socket(stream), times).await;
+                let nobody = directory.file("nobody");
+                round(Datagrams::to_unix(nobody).local_unix(&own), times).await;
+                assert!(!own.exists(), "its file goes with it");
+            }
+            eventually(|| {
+                open_descriptors().keys().eq(before.keys()) && rig.statistics().sources == sources
+            })
+            .await;
+            assert_eq!(record.alive(), 0);
+            assert!(!directory.file("socket").exists());
         });
     });
 }

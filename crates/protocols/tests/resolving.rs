@@ -217,3 +217,231 @@ fn a_question_that_is_given_up_is_answered_to_nobody() {
         assert!(asking.await.unwrap().is_ok());
     });
 }
+
+#[test]
+fn b145_what_cannot_be_a_name_is_refused_and_nobody_is_asked() {
+    let rig = Rig::new();
+    rig.run(async {
+        let book = Book::of(&rig);
+        let long = "a.".repeat(127);
+        let names = [
+            "a\0b",
+            "localhost\0.example",
+            "a b",
+            "127.0.0.1\n",
+            "127.0.0.1 ",
+            "a\tb",
+            "a..b",
+            ".a",
+            ".",
+            "..",
+            "a\u{a0}b",
+            &"x".repeat(254),
+            &format!("{long}ab"),
+            &"x".repeat(1 << 20),
+        ];
+        for name in names {
+            let error = create_connection((name, 80), || Echo).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name:?}: {error}");
+            let text = error.to_string();
+            assert!(text.starts_with("cannot resolve ") && text.len() < 400, "{text}");
+            assert!(!text.contains(['\0', '\n']), "{text:?}");
+            let error = getaddrinfo(name, "80", Hints::default()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name:?}: {error}");
+        }
+        assert!(book.asked.take().is_empty());
+        let error = getaddrinfo("localhost", "8\00", Hints::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
+fn b145_names_that_are_odd_are_asked_for_as_they_are() {
+    let rig = Rig::new();
+    rig.run(async {
+        let book = Book::of(&rig);
+        let (server, address) = echo_server().await;
+        let longest = format!("{}ab", "a.".repeat(125));
+        for name in [
+            "-x",
+            "--help",
+            "münchen.example",
+            "xn--mnchen-3ya",
+            "a.b.",
+            "0x7f.1",
+            "127.1",
+            &longest,
+        ] {
+            book.enter(name, &[address]);
+            assert_served(Connect::to((name, 1))).await;
+            assert_eq!(book.asked.take(), [name]);
+        }
+        server.shutdown(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn b145_the_system_gives_an_error_or_an_address_for_any_name() {
+    let rig = Rig::new();
+    rig.run(async {
+        let numeric = Hints { numeric_host: true, ..Hints::default() };
+        for name in
+            ["-x", "--help", "münchen", "%", "1.2.3.4.5", "[::1]", "::1%", "256.1.1.1", "💐"]
+        {
+            getaddrinfo(name, "80", numeric).await.unwrap_err();
+        }
+        for name in ["127.1", "0x7f.1", "2130706433", "0177.0.0.1"] {
+            // Numbers by the old rules: this address or none, never another.
+            for found in getaddrinfo(name, "80", numeric).await.unwrap_or_default() {
+                assert_eq!(found.address.ip(), IpAddr::from(Ipv4Addr::LOCALHOST), "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn ports_are_digits_and_nothing_else() {
+    let rig = Rig::new();
+    rig.run(async {
+        for text in [
+            "localhost:",
+            "localhost",
+            "localhost:+80",
+            "localhost:-1",
+            "localhost:65536",
+            "localhost:http",
+            "localhost:8 0",
+            "localhost: 80",
+            "localhost:80 ",
+            "localhost:٣",
+            "localhost:0x50",
+            "::1:80",
+            "",
+        ] {
+            let error = create_connection(text, || Echo).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}: {error}");
+        }
+    });
+}
+
+/// Has each job done by a thread of its own, when it is let go.
+#[derive(Clone, Default)]
+struct Stuck(Arc<(Mutex<bool>, std::sync::Condvar)>, Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>);
+
+impl Stuck {
+    fn let_go(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+        for thread in self.1.lock().unwrap().drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Executor for Stuck {
+    fn execute(&self, job: Job) -> Result<(), ExecutorError> {
+        let gate = self.0.clone();
+        let thread = std::thread::spawn(move || {
+            let mut open = gate.0.lock().unwrap();
+            while !*open {
+                open = gate.1.wait(open).unwrap();
+            }
+            drop(open);
+            job.run();
+        });
+        self.1.lock().unwrap().push(thread);
+        Ok(())
+    }
+
+    fn shutdown(&self) {}
+
+    fn shutdown_and_wait(&self, _: Option<Duration>) -> Result<(), Stragglers> {
+        Ok(())
+    }
+}
+
+#[test]
+fn b146_a_stuck_resolver_blocks_neither_the_loop_nor_its_close() {
+    let stuck = Stuck::default();
+    {
+        let rig = Rig::new();
+        rig.set_default_executor(stuck.clone());
+        rig.run(async {
+            let connecting = Connect::to("localhost:1").timeout(Duration::from_millis(20));
+            let late = connecting.open(|| Echo).await.unwrap_err();
+            assert_eq!(late.kind(), ErrorKind::TimedOut);
+            // The loop goes on with everything else, numeric addresses among it.
+            let (server, address) = echo_server().await;
+            assert_served(Connect::to(address)).await;
+            server.shutdown(Duration::from_secs(1)).await;
+            let asking = spawn(getaddrinfo("localhost", "80", Hints::default()));
+            yield_now().await;
+            asking.cancel();
+            assert!(asking.await.is_err());
+        });
+        assert_eq!(stuck.1.lock().unwrap().len(), 2);
+        // Closes it: nobody is waited for.
+    }
+    // The answers come when nobody is there any more.
+    stuck.let_go();
+}
+
+#[test]
+fn b146_a_resolver_of_ones_own_that_never_answers_is_given_up_with_its_caller() {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use tulipa_loop::LoopHandle;
+    use tulipa_protocols::{Datagrams, Resolved, Resolver};
+    struct Never(Rc<Cell<usize>>);
+    struct Open(Rc<Cell<usize>>);
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() - 1);
+        }
+    }
+    impl Resolver for Never {
+        fn resolve(&self, _: &LoopHandle, _: &str, _: u16) -> Resolved {
+            self.0.set(self.0.get() + 1);
+            let open = Open(self.0.clone());
+            Box::pin(async move {
+                let _open = open;
+                std::future::pending().await
+            })
+        }
+    }
+    struct Deaf;
+    impl tulipa_protocols::DatagramProtocol for Deaf {
+        fn datagram_received(
+            &mut self,
+            _: &tulipa_protocols::DatagramTransport,
+            _: &[u8],
+            _: &tulipa_protocols::Address,
+        ) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let open = Rc::new(Cell::new(0));
+    let rig = Rig::new();
+    set_resolver(&rig, Some(Rc::new(Never(open.clone()))));
+    rig.run(async {
+        let asking = spawn(create_connection("somewhere:1", || Echo));
+        let datagrams = spawn(Datagrams::to("somewhere:1").open(|| Deaf));
+        yield_now().await;
+        assert_eq!(open.get(), 2);
+        asking.cancel();
+        datagrams.cancel();
+        assert!(asking.await.is_err() && datagrams.await.is_err());
+        assert_eq!(open.get(), 0);
+        // One is left for the loop to close.
+        drop(spawn(create_connection("somewhere:1", || Echo)));
+        yield_now().await;
+        assert_eq!(open.get(), 1);
+    });
+    rig.close().unwrap();
+    assert_eq!(open.get(), 0);
+    let reports = rig.reports();
+    assert!(
+        reports.len() == 1 && reports[0].contains("destroyed but it is pending"),
+        "{reports:?}"
+    );
+}

@@ -10,13 +10,15 @@ use std::os::fd::AsRawFd;
 
 use common::{connect, settle, strict_loop, tcp};
 use os::{Call, WAITS, begin, end, traced};
-use tulipa_protocols::{Protocol, Transport};
+use tulipa_protocols::{
+    Address, DatagramProtocol, DatagramTransport, Datagrams, Protocol, Transport,
+};
 use tulipa_selector::Timeout;
 
 /// Everything that a connection could possibly call.
 const ALL: &str = "epoll_pwait2,epoll_pwait,?epoll_wait,ppoll,?poll,epoll_ctl,read,write,readv,writev,\
                    recvfrom,recvmsg,sendto,sendmsg,fcntl,ioctl,getsockopt,setsockopt,getpeername,\
-                   getsockname,clock_gettime,close,dup,dup3,eventfd2,timerfd_settime";
+                   getsockname,sendmmsg,recvmmsg,clock_gettime,close,dup,dup3,eventfd2,timerfd_settime";
 
 const MESSAGES: usize = 100;
 
@@ -135,4 +137,132 @@ fn p5_connections_that_are_stuck_or_over_make_no_calls() {
         },
         |calls| assert!(calls.len() <= 2, "{calls:#?}"),
     );
+}
+
+struct DatagramEcho;
+
+impl DatagramProtocol for DatagramEcho {
+    fn datagram_received(
+        &mut self,
+        transport: &DatagramTransport,
+        data: &[u8],
+        from: &Address,
+    ) -> io::Result<()> {
+        transport.send_to(data, from);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_echoed_datagram_is_one_wait_two_receives_and_one_send() {
+    traced(
+        "an_echoed_datagram_is_one_wait_two_receives_and_one_send",
+        ALL,
+        || {
+            let event_loop = strict_loop();
+            let how = Datagrams::at("127.0.0.1:0");
+            let endpoint = event_loop.run_until_complete(how.open(|| DatagramEcho));
+            let endpoint = endpoint.unwrap().unwrap();
+            settle(&event_loop);
+            let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            peer.connect(endpoint.local_addr().unwrap().inet().unwrap()).unwrap();
+            let mut back = [0; 100];
+            begin();
+            for _ in 0..MESSAGES {
+                peer.send(&[7; 100]).unwrap();
+                event_loop.run_once(Timeout::Never).unwrap();
+                assert_eq!(peer.recv(&mut back).unwrap(), 100);
+            }
+            end();
+        },
+        |calls| {
+            let of = |names: &[&str]| os::count(calls, names);
+            assert_eq!(of(&WAITS), MESSAGES, "waits");
+            // The second one finds nothing. std's socket receives by `recvfrom`, once.
+            assert_eq!(of(&["recvmsg"]), 2 * MESSAGES, "receives");
+            assert_eq!(of(&["sendto", "sendmsg", "sendmmsg"]), 2 * MESSAGES, "sends");
+            assert_eq!(calls.len(), 6 * MESSAGES, "{:#?}", &calls[..calls.len().min(12)]);
+        },
+    );
+}
+
+#[test]
+fn datagrams_of_one_callback_leave_in_one_call() {
+    traced(
+        "datagrams_of_one_callback_leave_in_one_call",
+        "sendto,sendmsg,sendmmsg,epoll_ctl",
+        || {
+            let event_loop = strict_loop();
+            let how = Datagrams::at("127.0.0.1:0");
+            let endpoint = event_loop.run_until_complete(how.open(|| DatagramEcho));
+            let endpoint = endpoint.unwrap().unwrap();
+            let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let to = peer.local_addr().unwrap();
+            settle(&event_loop);
+            begin();
+            for _ in 0..MESSAGES {
+                let transport = endpoint.transport().clone();
+                event_loop.call_soon(move |_| {
+                    for number in 0..20_u8 {
+                        transport.send_to(&[number], to);
+                    }
+                });
+                event_loop.run_once(Timeout::Immediate).unwrap();
+            }
+            end();
+        },
+        |calls| assert_eq!(calls.len(), MESSAGES, "{:#?}", &calls[..calls.len().min(12)]),
+    );
+}
+
+/// Set for the child: what the call for many is made to say.
+const ERROR: &str = "TULIPA_SENDMMSG_ERROR";
+
+/// Runs the test again with each of these injections into `sendmmsg`.
+fn with_failing_batches(test: &str, injections: &[&str], body: impl FnOnce(&str)) {
+    use std::process::{Command, Stdio};
+    if let Ok(error) = std::env::var(ERROR)
+        && os::is_child(test)
+    {
+        return body(&error);
+    }
+    for injection in injections {
+        let mut strace = Command::new("strace");
+        let inject = format!("inject=sendmmsg:error={injection}");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmmsg", "-e", &inject]);
+        os::select_test(strace.arg(os::test_binary()).env(ERROR, injection), test);
+        // Without a strace that makes calls fail there is nothing to see.
+        let Ok(output) = strace.stdin(Stdio::null()).output() else { return };
+        let refused = String::from_utf8_lossy(&output.stderr).contains("strace:");
+        if !refused {
+            os::assert_passed(&format!("{test} ({injection})"), &output);
+        }
+    }
+}
+
+#[test]
+fn b116_a_batch_that_fails_costs_one_datagram_at_most() {
+    let test = "b116_a_batch_that_fails_costs_one_datagram_at_most";
+    let injections = ["ENOSYS", "EIO:when=1", "ENOBUFS:when=1", "EAGAIN:when=1", "EINTR:when=1"];
+    with_failing_batches(test, &injections, |injection| {
+        let event_loop = strict_loop();
+        let record = tulipa_testing::DatagramRecord::new();
+        let how = Datagrams::at("127.0.0.1:0");
+        let endpoint = event_loop.run_until_complete(how.open(|| record.protocol()));
+        let endpoint = endpoint.unwrap().unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_nonblocking(true).unwrap();
+        for number in 0..40_u8 {
+            endpoint.send_to(&[number], peer.local_addr().unwrap());
+        }
+        settle(&event_loop);
+        let lost = u8::from(injection.starts_with("EIO") || injection.starts_with("ENOBUFS"));
+        let mut buffer = [0; 10];
+        for number in lost..40 {
+            assert_eq!(peer.recv(&mut buffer).unwrap(), 1);
+            assert_eq!(buffer[0], number, "the order is kept");
+        }
+        assert_eq!(record.errors().len(), usize::from(lost), "{:?}", record.errors());
+        assert!(!endpoint.is_closing());
+    });
 }

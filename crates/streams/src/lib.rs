@@ -49,6 +49,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `open`, `duplex` | [`open_connection`], [`start_server`] and their kin; [`open_link`], [`duplex()`] |
+//! | `datagram` | [`DatagramStream`] |
 //! | `stdio` | [`stdin`], [`stdout`], [`stderr`] |
 //! | `reader`, `lines` | [`StreamReader`], [`Lines`] |
 //! | `writer`, `poll_write` | [`StreamWriter`], and writing by poll functions |
@@ -68,6 +69,7 @@
 
 pub mod codec;
 mod copy;
+mod datagram;
 mod duplex;
 mod error;
 pub mod fs;
@@ -88,6 +90,7 @@ mod tokio_io;
 mod writer;
 
 pub use copy::{copy, copy_bidirectional};
+pub use datagram::DatagramStream;
 pub use duplex::{Streams, duplex, open_link};
 pub use error::{IncompleteRead, LimitOverrun, ReadError};
 #[cfg(feature = "hyper")]

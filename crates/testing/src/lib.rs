@@ -90,7 +90,9 @@ mod virtual_loop;
 pub use chaos::{Chaos, ChaosProtocol, chaos_proxy};
 pub use clock::{Advance, advance, elapsed, world};
 #[cfg(unix)]
-pub use datagram::{DatagramCall, DatagramMoment, DatagramRecord, DatagramRecorder};
+pub use datagram::{
+    DatagramBench, DatagramCall, DatagramMoment, DatagramRecord, DatagramRecorder, check_datagrams,
+};
 pub use mock::AsyncMock;
 #[cfg(unix)]
 pub use network::{

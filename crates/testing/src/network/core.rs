@@ -60,6 +60,8 @@ pub(super) struct Core {
     pub(super) stalled: Vec<(IpAddr, IpAddr)>,
     pub(super) listeners: BTreeMap<SocketAddr, Listening>,
     pub(super) pairs: BTreeMap<PairId, Pair>,
+    /// The sockets for datagrams.
+    pub(super) sockets: BTreeMap<SocketAddr, super::datagrams::Socket>,
     pub(super) attempts: BTreeMap<u64, Attempt>,
     /// The clients' addresses of connections that a fault has ended.
     pub(super) broken: Vec<SocketAddr>,
@@ -104,6 +106,7 @@ impl Core {
             stalled: Vec::new(),
             listeners: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             attempts: BTreeMap::new(),
             broken: Vec::new(),
             wakers: Vec::new(),
@@ -147,7 +150,7 @@ impl Core {
     }
 
     /// A source that is ready for nothing: a new one, or one that was used before.
-    fn new_source(&mut self) -> VirtualId {
+    pub(super) fn new_source(&mut self) -> VirtualId {
         if self.free_sources.is_empty() || !self.strikes(Fault::DescriptorReused) {
             return self.world.new_source();
         }

@@ -70,11 +70,21 @@ pub enum Fault {
     JobBeforeCancel,
     /// The task is cancelled first; then the job ends, or is not begun any more.
     JobAfterCancel,
+    /// A datagram does not arrive.
+    DatagramLost,
+    /// A datagram arrives twice.
+    DatagramDuplicated,
+    /// A datagram arrives late, when later ones have.
+    DatagramReordered,
+    /// An empty datagram arrives in front of one.
+    DatagramEmpty,
+    /// Of a datagram arrives the beginning only, and it says so.
+    DatagramTruncated,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 28] = [
+    pub const ALL: [Fault; 33] = [
         Fault::ShortRead,
         Fault::ShortWrite,
         Fault::SpuriousReadiness,
@@ -103,6 +113,20 @@ impl Fault {
         Fault::ReentrantCall,
         Fault::JobBeforeCancel,
         Fault::JobAfterCancel,
+        Fault::DatagramLost,
+        Fault::DatagramDuplicated,
+        Fault::DatagramReordered,
+        Fault::DatagramEmpty,
+        Fault::DatagramTruncated,
+    ];
+
+    /// Those of datagrams only.
+    pub const DATAGRAM: [Fault; 5] = [
+        Fault::DatagramLost,
+        Fault::DatagramDuplicated,
+        Fault::DatagramReordered,
+        Fault::DatagramEmpty,
+        Fault::DatagramTruncated,
     ];
 
     /// Those that break nothing: a program must give the same results with them as without.
@@ -137,6 +161,8 @@ impl Fault {
             Fault::ReentrantCall => 30,
             Fault::Stall | Fault::CallbackPanic | Fault::RegistrationRefused => 10,
             Fault::ClockJump => 5,
+            Fault::DatagramLost | Fault::DatagramReordered => 150,
+            Fault::DatagramDuplicated | Fault::DatagramEmpty | Fault::DatagramTruncated => 100,
         }
     }
 }
@@ -198,9 +224,15 @@ impl Faults {
 }
 
 /// How often each fault has happened.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FaultCounts {
     counts: [u64; Fault::ALL.len()],
+}
+
+impl Default for FaultCounts {
+    fn default() -> FaultCounts {
+        FaultCounts { counts: [0; Fault::ALL.len()] }
+    }
 }
 
 impl FaultCounts {

@@ -1,6 +1,7 @@
 //! A network in memory, in virtual time, with a seed.
 
 mod core;
+mod datagrams;
 mod faults;
 mod link;
 mod pair;
@@ -26,8 +27,8 @@ use crate::trace::Trace;
 /// The host that the code at hand runs on.
 static HOST: ContextVar<IpAddr> = ContextVar::new("simulated host");
 
-/// A simulated network for the programs of one virtual loop: hosts with names and addresses, streams between
-/// them that take their time, and everything that can go wrong with streams. Clones are the same network.
+/// A simulated network for the programs of one virtual loop: hosts with names and addresses, streams and datagrams
+/// between them that take their time, and everything that can go wrong with either. Clones are the same network.
 ///
 /// The same seed and the same program give the same run, event by event: see [`trace`](Self::trace).
 ///
@@ -36,7 +37,7 @@ static HOST: ContextVar<IpAddr> = ContextVar::new("simulated host");
 /// callbacks that it starts; everything else runs on `localhost`.
 ///
 /// # Limits
-/// Streams only, IPv4 only. A program that asks for its sockets' descriptors finds none.
+/// IPv4 only. Datagrams know no bandwidth, and are lost while nothing comes through between two hosts. A program that asks for its sockets' descriptors finds none.
 #[derive(Clone)]
 pub struct MemoryNetwork {
     inner: Rc<Inner>,

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use tulipa_loop::LoopHandle;
 use tulipa_protocols::{
-    Acceptor, Address, Dialing, Link, Network, Resolved, Resolver, set_network, set_resolver,
+    Acceptor, Address, DatagramLink, Dialing, Link, Network, Resolved, Resolver, set_network,
+    set_resolver,
 };
 use tulipa_selector::Source;
 
@@ -60,6 +61,18 @@ impl Network for MemoryNetwork {
         let address = address.inet().ok_or_else(not_inet)?;
         Ok(Rc::new(MemoryNetwork::bind(self, address)?))
     }
+
+    fn bind_datagrams(
+        &self,
+        local: Option<&Address>,
+        peer: Option<&Address>,
+    ) -> io::Result<Box<dyn DatagramLink>> {
+        Ok(Box::new(self.datagrams(inet(local)?, inet(peer)?)?))
+    }
+}
+
+fn inet(address: Option<&Address>) -> io::Result<Option<SocketAddr>> {
+    address.map(|address| address.inet().ok_or_else(not_inet)).transpose()
 }
 
 fn not_inet() -> io::Error {
