@@ -70,8 +70,8 @@ async fn ask(at: &str, message: &str) -> io::Result<()> {
         stream.send(message.as_bytes()).await?;
         match timeout(PATIENCE, stream.recv(&mut buffer)).await {
             Ok(Ok(length)) => {
-                println!("{}", String::from_utf8_lossy(&buffer[..length]));
-                return Ok(());
+                let answer = String::from_utf8_lossy(&buffer[..length]);
+                return writeln!(io::stdout(), "{answer}");
             }
             Ok(Err(error)) => return Err(error),
             Err(_) => log(format_args!("no answer, once more")),
