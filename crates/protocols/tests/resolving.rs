@@ -250,7 +250,7 @@ fn b145_what_cannot_be_a_name_is_refused_and_nobody_is_asked() {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name:?}: {error}");
         }
         assert!(book.asked.take().is_empty());
-        let error = getaddrinfo("localhost", "8\00", Hints::default()).await.unwrap_err();
+        let error = getaddrinfo("localhost", "8\x000", Hints::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     });
 }
