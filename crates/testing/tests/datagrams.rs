@@ -231,3 +231,40 @@ fn simulated_datagrams_behave_as_those_of_an_operating_system() {
         .unwrap()
         .unwrap();
 }
+
+#[test]
+fn b114_a_socket_that_mostly_takes_nothing_gets_all_of_it_in_order() {
+    let virtual_loop = VirtualLoop::new();
+    let network = MemoryNetwork::new(virtual_loop.world(), 5);
+    network.install(&virtual_loop);
+    network.set_faults(Faults::none().with(Fault::ShortWrite, 900));
+    let (sent, told) = (DatagramRecord::new(), DatagramRecord::new());
+    virtual_loop
+        .run_until_complete(async {
+            let datagrams = tulipa_protocols::Datagrams::at(":9");
+            let server = datagrams.open(|| told.protocol()).await?;
+            let client = tulipa_protocols::Datagrams::to("127.0.0.1:9");
+            let client = client.open(|| sent.protocol()).await?;
+            let limits = tulipa_protocols::WriteBufferLimits { low: 500, high: 3000 };
+            client.set_write_buffer_limits(limits);
+            for number in 0..200_u8 {
+                client.send(&[number; 3]);
+                if number % 50 == 49 {
+                    client.drained().await;
+                }
+            }
+            client.close();
+            client.wait_closed().await;
+            sleep(Duration::from_secs(1)).await;
+            server.close();
+            server.wait_closed().await;
+            io::Result::Ok(())
+        })
+        .unwrap()
+        .unwrap();
+    let expected: Vec<_> = (0..200_u8).map(|number| vec![number; 3]).collect();
+    assert_eq!(told.datagrams(), expected);
+    sent.assert_order();
+    assert!(sent.has(&DatagramCall::Pause) && sent.has(&DatagramCall::Resume));
+    assert!(network.fault_counts().of(Fault::ShortWrite) > 200);
+}

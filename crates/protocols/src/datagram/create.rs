@@ -82,8 +82,9 @@ impl Datagrams {
     }
 
     /// Receives what is sent to this address, from anybody. Port 0 takes one that is free. Of a host with several
-    /// addresses the first is taken that can be had; the empty host is every IPv6 address of this machine, or every IPv4
-    /// address if there is no IPv6.
+    /// addresses the first is taken that can be had. The empty host is every address of this machine: one IPv6 socket,
+    /// which takes IPv4 datagrams too where the operating system has it so, as Linux mostly has; or every IPv4 address
+    /// if there is no IPv6.
     pub fn at(endpoint: impl Into<Endpoint>) -> Datagrams {
         Datagrams::with(Some(Place::Endpoint(endpoint.into())), None)
     }
