@@ -16,6 +16,9 @@ use tulipa_protocols::{
 };
 use tulipa_testing::{DatagramCall, DatagramMoment, DatagramRecord, DatagramRecorder};
 
+/// For how long a test waits for a datagram before it fails.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 type Endpoint = DatagramEndpoint<DatagramRecorder>;
 
 fn open<P: DatagramProtocol + 'static>(
@@ -212,6 +215,7 @@ fn b113_a_refusal_is_told_and_the_endpoint_stays_open() {
     until(&event_loop, "a refusal", || record.has(&refused));
     // The same address comes to life, and what is sent now is not lost to an old error.
     let server = UdpSocket::bind(there).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send(b"somebody");
     settle(&event_loop);
     let mut data = [0; 20];
@@ -235,6 +239,7 @@ fn b113_a_send_that_meets_an_old_error_is_made_again() {
     client.set_write_buffer_limits(WriteBufferLimits { low: 0, high: 0 });
     client.send(b"nobody either");
     let server = UdpSocket::bind(there).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send(b"somebody");
     assert_eq!(client.get_write_buffer_size(), 0);
     let mut data = [0; 20];
@@ -369,6 +374,7 @@ fn without_a_peer_a_send_needs_an_address() {
     endpoint.send(b"whereto");
     until(&event_loop, "an error", || record.errors().len() == 1);
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     endpoint.send_to(b"there", server.local_addr().unwrap());
     settle(&event_loop);
     let (count, _) = server.recv_from(&mut [0; 10]).unwrap();
@@ -503,6 +509,7 @@ fn with_broadcast_a_peer_is_only_where_sends_go() {
     let event_loop = strict_loop();
     let record = DatagramRecord::new();
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     let how = Datagrams::to(server.local_addr().unwrap()).broadcast(true);
     let client = open(&event_loop, how, record.protocol());
     assert!(client.broadcast().unwrap());

@@ -212,3 +212,34 @@ fn a_datagram_endpoint_dropped_at_any_poll_leaks_nothing() {
         });
     });
 }
+
+#[test]
+fn descriptors_that_come_with_a_datagram_are_not_kept() {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd;
+    alone("descriptors_that_come_with_a_datagram_are_not_kept", || {
+        let rig = Rig::new();
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        rig.run(async {
+            let record = DatagramRecord::new();
+            let opening = Datagrams::on_socket(ours).open(|| record.protocol());
+            let endpoint = opening.await.unwrap();
+            let before = open_descriptors();
+            for _ in 0..5 {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                let files = [file.as_fd(), file.as_fd(), file.as_fd()];
+                assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+                let data = [std::io::IoSlice::new(b"take these")];
+                rustix::net::sendmsg(&theirs, &data, &mut control, SendFlags::empty()).unwrap();
+            }
+            eventually(|| record.count() == 5).await;
+            assert_eq!(record.datagrams()[4], b"take these");
+            assert_eq!(open_descriptors(), before);
+            endpoint.close();
+            endpoint.wait_closed().await;
+        });
+    });
+}
