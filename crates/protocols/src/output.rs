@@ -91,6 +91,17 @@ impl State {
         self.phase.get() == Phase::Open && !self.has_output() && !self.is_held()
     }
 
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        if self.is_plain() { self.queued.get() <= LIMITS.high } else { self.has_room_for_any() }
+    }
+
+    #[inline(never)]
+    fn has_room_for_any(&self) -> bool {
+        let open = matches!(self.phase.get(), Phase::Opening | Phase::Open);
+        open && self.buffered() <= self.limits().high
+    }
+
     pub(crate) fn accepts_writes(&self) -> bool {
         matches!(self.phase.get(), Phase::Opening | Phase::Open)
             && matches!(self.output.get(), Output::Flowing | Output::Held)

@@ -132,6 +132,13 @@ impl Transport {
         self.state.buffered()
     }
 
+    /// Whether the connection is open and no more than the high limit waits: what is written now is sent as soon
+    /// as the peer takes it.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.state.has_room()
+    }
+
     /// Sets the sizes, in bytes, above which writing is paused and at which it is resumed: 64 KiB and 16 KiB at
     /// first. It takes effect at once: a protocol may be told to pause or to resume. Stands for
     /// `set_write_buffer_limits`.

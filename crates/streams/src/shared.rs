@@ -14,8 +14,9 @@ use tulipa_protocols::Transport;
 /// starts with: small reads are one allocation that a loop's readers share.
 pub(crate) const CHUNK: usize = 16 * 1024;
 
-/// How many buffers a loop keeps for its readers: only those that hold something have one.
-const MOST_SPARES: usize = 16;
+/// How many buffers a loop keeps for its readers, 2 MiB of them. Only those that hold something have one, but of a
+/// hundred that answer line by line all may at a time: they let others run in the middle of what they have read.
+const MOST_SPARES: usize = 128;
 
 /// A buffer that has grown beyond this is not kept.
 const LARGEST_SPARE: usize = 256 * 1024;

@@ -95,11 +95,13 @@ impl StreamWriter {
     /// Nothing is lost.
     pub async fn drain(&self) -> io::Result<()> {
         let transport = &self.halves.transport;
-        let high = transport.get_write_buffer_limits().high;
-        if transport.get_write_buffer_size() > high {
-            transport.drained().await;
-        } else if !transport.is_closing() && self.shared.should_yield() {
+        if transport.has_room() {
+            if !self.shared.should_yield() {
+                return Ok(());
+            }
             tulipa_loop::yield_now().await;
+        } else if transport.get_write_buffer_size() > 0 {
+            transport.drained().await;
         }
         self.meet_the_end().await;
         self.check()
