@@ -86,10 +86,10 @@ fn b61_only_what_is_made_for_other_threads_may_go_there() {
             ThreadPoolBuilder, Stragglers, Statistics, Cancelled, JobHandle<u8>, Job,
             JobHandle<std::cell::Cell<u8>>, ExecutorJob<u8>, Waker,
             Map<std::vec::IntoIter<u8>, u8, fn(u8) -> u8>;
-        Send: JobError, Wires;
+        Send: JobError;
         Neither: EventLoop, LoopHandle, Builder, Handle, TimerHandle, Promise<u8>, LoopFuture<u8>,
             SharedFuture<u8>, AsyncFd<std::net::TcpStream>, Ready<'static>, dyn Source,
-            dyn Instrument, ErrorContext, JobHandle<Rc<u8>>;
+            dyn Instrument, ErrorContext, Wires, JobHandle<Rc<u8>>;
     }
     #[cfg(unix)]
     assert_auto_traits! { Neither: tulipa_loop::Stdin; }
