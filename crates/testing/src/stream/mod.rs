@@ -129,7 +129,7 @@ where
 ///
 /// check_stream(|check| {
 ///     let virtual_loop = VirtualLoop::new();
-///     let (near, far) = MemoryLink::pair(virtual_loop.world(), 100);
+///     let (near, far) = MemoryLink::pair(100);
 ///     virtual_loop.run_until_complete(async {
 ///         let near: ReadWrite = open_link(near, LIMIT).await.unwrap().into();
 ///         let far: ReadWrite = open_link(far, LIMIT).await.unwrap().into();
