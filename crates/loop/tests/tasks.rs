@@ -1,4 +1,5 @@
-//! Tasks: order, handles, results, names, failures, and the end of the loop.
+//! Tasks: order, handles, results, names, failures, and the end of the loop. One file: a list that is read from top to
+//! bottom, test by test.
 
 #[path = "task_common/mod.rs"]
 mod common;

@@ -1,5 +1,6 @@
 //! Where the known bugs of other transports are tested, by their number in the catalogue that the test
-//! names use, and those that are tested nowhere else. What these tests found here is in `transport`.
+//! names use, and those that are tested nowhere else. What these tests found here is in `transport`. One file, so that
+//! a number of the catalogue has one place.
 //!
 //! | bugs | where |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! `sendfile` on a transport: native and fallback, and what happens meanwhile.
+//! `sendfile` on a transport: native and fallback, and what happens meanwhile. One file: its tests run over the same
+//! kinds of connections, which are made at its top.
 #![forbid(unsafe_code)]
 #![cfg(unix)]
 

@@ -1,4 +1,4 @@
-//! `sock_*`: operations on plain sockets.
+//! `sock_*`: operations on plain sockets. One file: what holds for one of the nine is tested for all of them.
 #![forbid(unsafe_code)]
 #![cfg(unix)]
 

@@ -11,6 +11,8 @@
 //!    the wait says so with an error rather than block.
 //! 3. Else the wait returns with nothing, and whoever drives the clock
 //!    [`advance`](VirtualHandle::advance)s it.
+//!
+//! One file: what a script does, what a selector says of it and what a handle sees are one state.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,14 +1,12 @@
 //! Where datagrams come from and go to: a socket, or what a program brings.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, RecvMsg, ReturnFlags, SendAncillaryBuffer, SocketAddrAny,
-    SocketAddrUnix,
+    RecvAncillaryBuffer, RecvFlags, RecvMsg, ReturnFlags, SocketAddrAny, SocketAddrUnix,
 };
 use socket2::SockRef;
 use tulipa_selector::Source;
@@ -83,6 +81,7 @@ pub(crate) enum Slot {
 }
 
 /// How many datagrams one system call sends.
+#[cfg(target_os = "linux")]
 const BATCH: usize = 32;
 
 /// A datagram socket that does not block.
@@ -160,7 +159,9 @@ impl DatagramSocket {
     #[cfg(target_os = "linux")]
     #[inline(never)]
     fn send_batch(&self, queue: &SendQueue) -> Sent {
-        use rustix::net::{MMsgHdr, sendmmsg};
+        use rustix::io::Errno;
+        use rustix::net::{MMsgHdr, SendAncillaryBuffer, sendmmsg};
+        use std::io::IoSlice;
         let mut addresses = [const { None }; BATCH];
         let mut pieces = [[IoSlice::new(&[])]; BATCH];
         let mut count = 0;

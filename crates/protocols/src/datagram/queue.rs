@@ -78,6 +78,7 @@ impl SendQueue {
         self.entries.is_empty()
     }
 
+    #[cfg(target_os = "linux")]
     pub(crate) fn is_single(&self) -> bool {
         self.entries.len() == 1
     }
