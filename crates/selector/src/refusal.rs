@@ -28,24 +28,25 @@ pub type Refuse = Box<dyn FnMut(VirtualCall) -> Option<io::Error>>;
 pub(crate) struct Refusals {
     /// Out while it is called.
     refuse: RefCell<Option<Refuse>>,
+    /// How often it was set, by itself for example.
+    set: Cell<u64>,
     interruptions: Cell<u64>,
 }
 
 impl Refusals {
     pub(crate) fn set(&self, refuse: Option<Refuse>) {
+        self.set.set(self.set.get() + 1);
         let old = self.refuse.replace(refuse);
         drop(old);
     }
 
     pub(crate) fn ask(&self, call: VirtualCall) -> io::Result<()> {
-        let refuse = self.refuse.take();
+        let (refuse, set) = (self.refuse.take(), self.set.get());
         let Some(mut refuse) = refuse else { return Ok(()) };
         let refused = refuse(call);
-        // It may have set another one.
-        let other = self.refuse.take();
-        self.set(Some(refuse));
-        if other.is_some() {
-            self.set(other);
+        // It may have set another one, or none.
+        if self.set.get() == set {
+            self.refuse.replace(Some(refuse));
         }
         let Some(error) = refused else { return Ok(()) };
         let what = match call {

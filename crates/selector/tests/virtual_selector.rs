@@ -569,4 +569,6 @@ fn a_wait_that_is_refused_fails_and_who_refuses_may_change_that() {
     })));
     let error = stage.selector.select(&mut stage.events, Timeout::Never).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    // It has taken itself back.
+    stage.selector.select(&mut stage.events, Timeout::Immediate).unwrap();
 }
