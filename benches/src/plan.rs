@@ -121,14 +121,14 @@ impl Plan {
     /// Rounds of an operation, and how long one takes.
     #[must_use]
     pub fn operations(&self) -> (usize, Duration) {
-        let (rounds, millis) = if self.quick { (9, 8) } else { (31, 30) };
+        let (rounds, millis) = if self.quick { (7, 6) } else { (31, 30) };
         (rounds, Duration::from_millis(millis))
     }
 
     /// Rounds of a load, and how long one takes.
     #[must_use]
     pub fn loads(&self) -> (usize, Duration) {
-        let (rounds, millis) = if self.quick { (3, 100) } else { (9, 400) };
+        let (rounds, millis) = if self.quick { (3, 50) } else { (9, 400) };
         (rounds, Duration::from_millis(millis))
     }
 }

@@ -433,6 +433,7 @@ fn names_are_shown_and_values_are_not() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a runner listens to signals, for which Miri has no system calls")]
 fn a_runner_runs_its_main_task_in_a_copy_of_its_callers_context() {
     let runner = tulipa_loop::Runner::with_loop(
         tulipa_loop::EventLoop::builder()
