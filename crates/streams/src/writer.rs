@@ -100,7 +100,7 @@ impl StreamWriter {
                 return Ok(());
             }
             tulipa_loop::yield_now().await;
-        } else if transport.get_write_buffer_size() > 0 {
+        } else if transport.get_write_buffer_size() > transport.get_write_buffer_limits().high {
             transport.drained().await;
         }
         self.meet_the_end().await;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use common::{each_way, in_memory, in_real_time, in_virtual_time, over, tcp_sockets};
 use futures_lite::future::{or, poll_once};
-use tulipa_loop::{sleep, spawn, yield_now};
+use tulipa_loop::{sleep, spawn, timeout, yield_now};
 use tulipa_protocols::{Bell, Flow, Link, MemoryLink, SocketLink, WriteBufferLimits};
 use tulipa_selector::Source;
 use tulipa_streams::{DEFAULT_LIMIT, ReadError, open_link};
@@ -390,5 +390,19 @@ fn reads_of_a_few_bytes_each_do_not_ask_the_system_each_time() {
         assert_eq!(reader.read(&mut byte).await.unwrap(), 0);
         assert!(reader.at_eof());
         assert!(reads.get() <= 3, "{} reads", reads.get());
+    });
+}
+
+#[test]
+fn a_drain_of_a_connection_that_is_closing_does_not_wait_for_its_peer() {
+    in_virtual_time(async |rig| {
+        let (near, far) = rig.memory(10);
+        let ((_r, writer), _far) = over(near, far, DEFAULT_LIMIT).await;
+        // Between the low limit and the high one, and nobody reads.
+        writer.write(&[7; 30_000]);
+        writer.close();
+        let drained = timeout(SECOND, writer.drain()).await.expect("it waits for nobody");
+        assert_eq!(drained.unwrap_err().kind(), ErrorKind::NotConnected);
+        writer.transport().abort();
     });
 }
